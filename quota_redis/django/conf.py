@@ -1,0 +1,81 @@
+"""The QUOTA_REDIS setting, typed and read when it is first needed.
+
+    QUOTA_REDIS = {
+        "ALIAS": "quotas",             # the django-redis cache that holds the counters, and nothing else
+        "NAMESPACE": "api",            # of the counters and of the ledger
+        "DATABASE": "default",         # where the definitions and the ledger are
+        "LEASE_SECONDS": 15,           # how long a worker may hold slots without settling them
+        "BOUNDARY_SKEW_SECONDS": 1,    # how far apart the clocks of Redis and PostgreSQL may be
+        "BROKER_URL": None,            # the message broker, to check that it is another server
+    }
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+
+from quota_redis.errors import InvalidArgument
+from quota_redis.keys import Keys
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "ALIAS": (str,),
+    "NAMESPACE": (str,),
+    "DATABASE": (str,),
+    "LEASE_SECONDS": (int, float),
+    "BOUNDARY_SKEW_SECONDS": (int, float),
+    "BROKER_URL": (str, type(None)),
+}
+_REQUIRED = ("ALIAS", "NAMESPACE")
+_SPANS = {"LEASE_SECONDS": (0.1, 86_400.0), "BOUNDARY_SKEW_SECONDS": (0.0, 3_600.0)}
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaSettings:
+    """What QUOTA_REDIS says."""
+
+    alias: str
+    namespace: str
+    database: str = "default"
+    lease: timedelta = timedelta(seconds=15)
+    boundary_skew: timedelta = timedelta(seconds=1)
+    broker_url: str | None = None
+
+
+def errors_in(raw: Any) -> list[str]:
+    """A sentence for each way in which a QUOTA_REDIS is wrong."""
+    if not isinstance(raw, dict):
+        return [f"QUOTA_REDIS is {raw!r}: give a dict with ALIAS and NAMESPACE."]
+    found = [f"QUOTA_REDIS has no {name}." for name in _REQUIRED if name not in raw]
+    for name, value in raw.items():
+        if name not in _TYPES:
+            found.append(f"QUOTA_REDIS has an unknown key {name!r}: use {', '.join(_TYPES)}.")
+        elif not isinstance(value, _TYPES[name]) or isinstance(value, bool):
+            found.append(f"QUOTA_REDIS[{name!r}] is {value!r}, which is no {_TYPES[name][0].__name__}.")
+        elif name in _SPANS and not _SPANS[name][0] <= value <= _SPANS[name][1]:
+            lowest, highest = _SPANS[name]
+            found.append(f"QUOTA_REDIS[{name!r}] is {value}: give seconds from {lowest:g} to {highest:g}.")
+    if isinstance(raw.get("NAMESPACE"), str):
+        try:
+            Keys(raw["NAMESPACE"])
+        except InvalidArgument as error:
+            found.append(f"QUOTA_REDIS: {error}")
+    return found
+
+
+def quota_settings() -> QuotaSettings:
+    """Read the setting. Raises ImproperlyConfigured where it is wrong."""
+    raw = getattr(settings, "QUOTA_REDIS", None)
+    if found := errors_in(raw):
+        raise ImproperlyConfigured(" ".join(found))
+    assert isinstance(raw, dict)
+    return QuotaSettings(
+        alias=raw["ALIAS"],
+        namespace=raw["NAMESPACE"],
+        database=raw.get("DATABASE", "default"),
+        lease=timedelta(seconds=raw.get("LEASE_SECONDS", 15)),
+        boundary_skew=timedelta(seconds=raw.get("BOUNDARY_SKEW_SECONDS", 1)),
+        broker_url=raw.get("BROKER_URL"),
+    )

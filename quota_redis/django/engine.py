@@ -1,0 +1,90 @@
+"""The parts of quota_redis, put together for a definition model and the project's settings."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+from django.db import DatabaseError, InterfaceError, OperationalError, connections
+from django_redis import get_redis_connection
+
+from quota_redis.counters import Counters
+from quota_redis.django.conf import quota_settings
+from quota_redis.django.models import QuotaDefinition
+from quota_redis.errors import InsideTransaction, Unavailable
+from quota_redis.postgres import ExactQuota, Ledger
+from quota_redis.postgres.ledger import PgConnection
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Counters, ledger and the exact quota over both, for one model."""
+
+    counters: Counters
+    ledger: Ledger
+    exact: ExactQuota
+    database: str
+
+    def connection(self) -> PgConnection:
+        """The psycopg connection that Django uses in this thread, outside any transaction.
+
+        Raises InsideTransaction in an atomic block, Unavailable where PostgreSQL cannot be reached.
+        """
+        wrapper: Any = connections[self.database]
+        if wrapper.in_atomic_block:
+            raise InsideTransaction(
+                "called inside transaction.atomic(), whose locks and whose clock would hold up everybody "
+                "else: call it outside, it commits by itself."
+            )
+        try:
+            if wrapper.connection is not None and wrapper.connection.closed:
+                wrapper.close()
+            wrapper.ensure_connection()
+        except (OperationalError, InterfaceError) as error:
+            raise Unavailable(f"PostgreSQL cannot be reached: {error}".strip()) from error
+        return wrapper.connection  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=None)
+def counters() -> Counters:
+    """The process's counters, on the django-redis alias of the settings."""
+    options = quota_settings()
+    try:
+        client = get_redis_connection(options.alias)
+    except (KeyError, NotImplementedError, DatabaseError) as error:
+        raise ImproperlyConfigured(f"CACHES has no django-redis cache {options.alias!r}.") from error
+    return Counters(
+        client,
+        namespace=options.namespace,
+        lease=options.lease,
+        boundary_skew=options.boundary_skew,
+    )
+
+
+@lru_cache(maxsize=None)
+def engine_for(model: type[QuotaDefinition]) -> Engine:
+    """The engine of a definition model; made once."""
+    ledger = Ledger(model.quota.table(model))
+    return Engine(counters(), ledger, ExactQuota(counters(), ledger), quota_settings().database)
+
+
+def engines() -> Iterator[Engine]:
+    """The engines of all definition models of the project."""
+    for model in definition_models():
+        yield engine_for(model)
+
+
+def definition_models() -> list[type[QuotaDefinition]]:
+    return [model for model in apps.get_models() if issubclass(model, QuotaDefinition)]
+
+
+def _forget(*, setting: str, **_: Any) -> None:
+    if setting in ("QUOTA_REDIS", "CACHES"):
+        counters.cache_clear()
+        engine_for.cache_clear()
+
+
+setting_changed.connect(_forget, dispatch_uid="quota_redis.engine")

@@ -1,0 +1,120 @@
+"""absorb: the one way in which Redis learns what PostgreSQL knows."""
+
+import logging
+from collections.abc import Sequence
+from datetime import timedelta
+
+from quota_redis import ranges
+from quota_redis.connection import Value
+from quota_redis.counters import Counters, microseconds
+from quota_redis.errors import Unavailable
+from quota_redis.postgres.ledger import Ledger, LedgerQuota, LedgerSubject, PgConnection, translated
+from quota_redis.types import Snapshot
+
+logger = logging.getLogger(__name__)
+
+PAUSE = timedelta(milliseconds=100)
+"""How long after one absorb of a subject the hot path leaves the next to somebody else."""
+
+
+def absorb(
+    counters: Counters, ledger: Ledger, connection: PgConnection, subjects: Sequence[str]
+) -> int:
+    """Bring Redis in line with the ledger for these subjects; live holds stay. Returns how many were applied.
+
+    Safe at any time and beside any other absorb. One round trip reads Redis, one statement reads PostgreSQL,
+    one round trip applies. Raises Unavailable where a server does not answer.
+    """
+    names = list(dict.fromkeys(subjects))
+    seen = counters.snapshots(names)
+    with translated(), connection.transaction():
+        known = ledger.read(connection, names)
+        write_last_counts(ledger, connection, seen, known)
+    calls = [
+        (
+            [counters.keys.subject(now.subject), counters.keys.changed(now.subject)],
+            _arguments(snapshot, now),
+        )
+        for snapshot, now in zip(seen, known, strict=True)
+    ]
+    applied = 0
+    for reply in counters.connection.run_many("absorb", calls):
+        if isinstance(reply, Exception):
+            raise reply
+        applied += int(reply)
+    return applied
+
+
+def absorb_soon(
+    counters: Counters, ledger: Ledger, connection: PgConnection, subject: str
+) -> bool:
+    """Absorb one subject, unless somebody did a moment ago or Redis is out of reach. Whether it was done."""
+    try:
+        first = counters.connection.command(
+            "SET", counters.keys.absorbing(subject), 1, "NX", "PX", int(PAUSE.total_seconds() * 1000)
+        )
+        return bool(first) and absorb(counters, ledger, connection, [subject]) == 1
+    except Unavailable as error:
+        logger.warning("absorb of %s is left to the periodic task: %s", subject, error)
+        return False
+
+
+def write_last_counts(
+    ledger: Ledger,
+    connection: PgConnection,
+    seen: Sequence[Snapshot],
+    known: Sequence[LedgerSubject],
+) -> None:
+    """Write the counts of quotas that Redis is about to forget, from the ledger."""
+    leaving = [
+        quota
+        for snapshot, now in zip(seen, known, strict=True)
+        for quota in snapshot.quotas.keys() - {quota.id for quota in now.quotas}
+    ]
+    if leaving:
+        write_counts(ledger, connection, ledger.used(connection, leaving))
+
+
+def write_counts(ledger: Ledger, connection: PgConnection, counts: dict[int, int]) -> set[int]:
+    """Set the used column of these quotas, in id order; returns those that are written or need no writing.
+
+    Rows that somebody has locked are skipped: they are the next run's.
+    """
+    t = ledger.table
+    ids = sorted(counts)
+    query = f"""
+        WITH wanted AS (
+            SELECT q.{t.id}, w.used FROM unnest(%s::bigint[], %s::bigint[]) AS w (id, used)
+            JOIN {t.table} q ON q.{t.id} = w.id ORDER BY q.{t.id}
+            FOR NO KEY UPDATE OF q SKIP LOCKED
+        ), written AS (
+            UPDATE {t.table} q SET {t.used} = w.used FROM wanted w
+            WHERE q.{t.id} = w.{t.id} AND q.{t.used} <> w.used
+        )
+        SELECT {t.id} FROM wanted"""  # noqa: S608  names are checked by QuotaTable
+    rows = connection.execute(query.encode(), (ids, [counts[quota] for quota in ids])).fetchall()
+    return {row[0] for row in rows}
+
+
+def _arguments(snapshot: Snapshot, now: LedgerSubject) -> list[Value]:
+    values: list[Value] = [now.subject, now.version, len(now.quotas)]
+    for quota in now.quotas:
+        values += _definition(quota)
+        values += [ranges.render(quota.taken), ranges.render(_given_back(snapshot, quota))]
+    for hold in snapshot.expired:
+        values += [hold.id, hold.raw]
+    return values
+
+
+def _definition(quota: LedgerQuota) -> list[Value]:
+    limit = "" if quota.limit is None else quota.limit
+    return [quota.id, microseconds(quota.start), microseconds(quota.end), limit, quota.usable]
+
+
+def _given_back(snapshot: Snapshot, quota: LedgerQuota) -> ranges.Ranges:
+    """Slots that Redis had neither free nor held, and that the ledger, read later, does not have."""
+    state = snapshot.quotas.get(quota.id)
+    if state is None:
+        return ()
+    held = (hold.ranges for hold in snapshot.holds if hold.quota_id == quota.id)
+    return ranges.subtract(ranges.EVERYTHING, ranges.union(state.free, quota.taken, *held))

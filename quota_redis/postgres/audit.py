@@ -1,0 +1,284 @@
+"""audit: compare Redis, the used column and the ledger; name what differs, and repair it towards the ledger."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from quota_redis import ranges
+from quota_redis.counters import Counters
+from quota_redis.errors import Unavailable
+from quota_redis.postgres.absorb import absorb, write_counts
+from quota_redis.postgres.ledger import (
+    Ledger,
+    LedgerQuota,
+    PgConnection,
+    refuse_transaction,
+    translated,
+)
+from quota_redis.postgres.schema import problems
+from quota_redis.postgres.sync import writing_counts
+from quota_redis.types import QuotaState, Snapshot
+
+BATCH = 500
+COMPACT_ABOVE = 500
+"""Rows of one quota in the ledger above which compaction merges them."""
+
+
+class DriftReason(StrEnum):
+    """Where the three accounts of a quota differ."""
+
+    COUNT = "count"
+    """The used column is not the ledger's: sync has not run since, or somebody wrote the column."""
+    UNKNOWN = "unknown"
+    """Redis does not know the quota: it lost the subject, or never heard of it."""
+    VERSION = "version"
+    """Redis has another version of the definitions."""
+    BEHIND = "behind"
+    """Redis counts fewer than the ledger: a settle was lost, or slots were taken past Redis."""
+    AHEAD = "ahead"
+    """Redis counts more than the ledger: slots leaked, or Redis is wrong."""
+    FREE = "free"
+    """The count is right but Redis would hand out slots that are taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """One difference of one quota, in units."""
+
+    subject: str
+    quota_id: int
+    reason: DriftReason
+    ledger: int
+    column: int
+    redis: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """What an audit found and did. `problems` are gaps in the schema itself, by code."""
+
+    subjects: int
+    drifts: tuple[Drift, ...]
+    problems: dict[str, str]
+    repaired: bool
+    is_complete: bool
+
+
+def audit(
+    counters: Counters,
+    ledger: Ledger,
+    connection: PgConnection,
+    *,
+    repair: bool = True,
+    progress: Callable[[int], None] | None = None,
+) -> AuditReport:
+    """Compare every subject. With `repair`, absorb what differs and write the ledger's counts.
+
+    Under load a difference may be a transaction under way; at rest there is none left after one repairing
+    audit. Where Redis does not answer, counts are repaired from the ledger alone and `is_complete` is False.
+    """
+    refuse_transaction(connection)
+    found: list[Drift] = []
+    subjects, is_complete = 0, True
+    with translated():
+        for names in _subjects(ledger, connection):
+            drifts, could_ask = _audit_batch(counters, ledger, connection, names)
+            if repair and drifts:
+                could_ask = _repair(counters, ledger, connection, drifts) and could_ask
+            found += drifts
+            is_complete = is_complete and could_ask
+            subjects += len(names)
+            if progress:
+                progress(subjects)
+        gaps = problems(connection, ledger.table)
+        connection.commit()
+    return AuditReport(subjects, tuple(found), gaps, repair, is_complete)
+
+
+def rebuild(
+    counters: Counters,
+    ledger: Ledger,
+    connection: PgConnection,
+    subjects: Sequence[str] | None = None,
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> int:
+    """Forget what Redis has of these subjects (None = all) and load it from the ledger; returns how many.
+
+    Safe under load: workers that meet an unknown subject take the direct road.
+    """
+    refuse_transaction(connection)
+    done = 0
+    with translated():
+        batches = _subjects(ledger, connection) if subjects is None else _chunks(subjects)
+        for names in batches:
+            for name in names:
+                counters.connection.command("DEL", counters.keys.subject(name))
+            absorb(counters, ledger, connection, names)
+            connection.commit()
+            done += len(names)
+            if progress:
+                progress(done)
+    return done
+
+
+def compact(ledger: Ledger, connection: PgConnection, above: int = COMPACT_ABOVE) -> int:
+    """Merge the rows of quotas that have more than `above`; returns how many rows went. Frees no slot."""
+    refuse_transaction(connection)
+    gone = 0
+    with translated():
+        rows = connection.execute(
+            """SELECT quota_id FROM quota_redis_ledger WHERE namespace = %s AND NOT void
+            GROUP BY quota_id HAVING count(*) > %s ORDER BY quota_id""",
+            (ledger.namespace, above),
+        ).fetchall()
+        connection.commit()
+        for (quota_id,) in rows:
+            with connection.transaction():
+                row = connection.execute(
+                    "SELECT quota_redis_compact_v1(%s, %s)", (ledger.namespace, quota_id)
+                ).fetchone()
+                gone += row[0] if row else 0
+    return gone
+
+
+def adopt(ledger: Ledger, connection: PgConnection) -> int:
+    """Turn the used counts of quotas that the ledger knows nothing of into opening slots; returns how many.
+
+    For a table that was counted by other means so far. Stop the old counting first. Safe to repeat.
+    """
+    refuse_transaction(connection)
+    t = ledger.table
+    query = f"""
+        SELECT q.{t.id}, q.{t.used}, q.{t.limit}, '{t.prefix}' || q.{t.subject} FROM {t.table} q
+        WHERE q.{t.used} > 0 AND NOT EXISTS (
+            SELECT 1 FROM quota_redis_ledger l
+            WHERE l.namespace = %s AND l.quota_id = q.{t.id} AND NOT l.void
+        ) ORDER BY q.{t.id} FOR NO KEY UPDATE OF q"""  # noqa: S608  names are checked by QuotaTable
+    with translated(), connection.transaction():
+        rows = connection.execute(query.encode(), (ledger.namespace,)).fetchall()
+        for quota_id, used, limit, subject in rows:
+            _open_with(connection, ledger.namespace, quota_id, used, limit)
+            connection.execute("SELECT quota_redis_bump_v1(%s, %s)", (ledger.namespace, subject))
+    return len(rows)
+
+
+def _open_with(
+    connection: PgConnection, namespace: str, quota_id: int, used: int, limit: int | None
+) -> None:
+    connection.execute(
+        "DELETE FROM quota_redis_ledger WHERE namespace = %s AND quota_id = %s AND void",
+        (namespace, quota_id),
+    )
+    connection.execute(
+        "INSERT INTO quota_redis_ledger (namespace, quota_id, slots) VALUES (%s, %s, int8range(1, %s))",
+        (namespace, quota_id, used + 1),
+    )
+    connection.execute(
+        "SELECT quota_redis_apply_limit_v1(%s, %s, %s)", (namespace, quota_id, limit)
+    )
+
+
+def _chunks(subjects: Sequence[str]) -> Iterator[Sequence[str]]:
+    for at in range(0, len(subjects), BATCH):
+        yield subjects[at : at + BATCH]
+
+
+def _subjects(ledger: Ledger, connection: PgConnection) -> Iterator[list[str]]:
+    after = ""
+    while True:
+        with connection.transaction():
+            rows = connection.execute(
+                """SELECT subject FROM quota_redis_subject WHERE namespace = %s AND subject > %s
+                ORDER BY subject LIMIT %s""",
+                (ledger.namespace, after, BATCH),
+            ).fetchall()
+        if not rows:
+            return
+        after = rows[-1][0]
+        yield [row[0] for row in rows]
+
+
+def _audit_batch(
+    counters: Counters, ledger: Ledger, connection: PgConnection, names: list[str]
+) -> tuple[list[Drift], bool]:
+    snapshots: list[Snapshot] | None = None
+    try:
+        snapshots = counters.snapshots(names)
+    except Unavailable:
+        pass
+    with connection.transaction():
+        known = ledger.read(connection, names)
+        columns = _columns(ledger, connection, names)
+    drifts: list[Drift] = []
+    for i, now in enumerate(known):
+        snapshot = snapshots[i] if snapshots else None
+        in_redis = {quota.id: quota for quota in now.quotas}
+        for quota_id, (used_column, used_ledger) in columns[now.subject].items():
+            reason, redis_used = None, None
+            if snapshot is not None and quota_id in in_redis:
+                reason, redis_used = _compare(snapshot, now.version, in_redis[quota_id])
+            if reason is None and used_column != used_ledger:
+                reason = DriftReason.COUNT
+            if reason is not None:
+                drifts.append(
+                    Drift(now.subject, quota_id, reason, used_ledger, used_column, redis_used)
+                )
+    return drifts, snapshots is not None
+
+
+def _compare(
+    snapshot: Snapshot, version: int, quota: LedgerQuota
+) -> tuple[DriftReason | None, int | None]:
+    state = snapshot.quotas.get(quota.id)
+    if state is None:
+        return DriftReason.UNKNOWN, None
+    used = state.usage.used
+    if snapshot.version != version:
+        return DriftReason.VERSION, used
+    under_way = used <= quota.used <= used + state.usage.held
+    if used != quota.used and not under_way:
+        return (DriftReason.BEHIND if used < quota.used else DriftReason.AHEAD), used
+    return (DriftReason.FREE if _is_free_wrong(state, quota) else None), used
+
+
+def _is_free_wrong(state: QuotaState, quota: LedgerQuota) -> bool:
+    return ranges.subtract(state.free, quota.taken) != state.free
+
+
+def _columns(
+    ledger: Ledger, connection: PgConnection, names: list[str]
+) -> dict[str, dict[int, tuple[int, int]]]:
+    """The used column and the ledger's count of every quota of the subjects, ended ones too."""
+    t = ledger.table
+    query = f"""
+        SELECT s.subject, q.{t.id}, q.{t.used}, coalesce(l.used, 0)
+        FROM unnest(%s::text[], %s::{t.subject_type}[]) AS s (subject, value)
+        JOIN {t.table} q ON q.{t.subject} = s.value
+        LEFT JOIN LATERAL (
+            SELECT sum(upper(slots) - lower(slots))::bigint AS used FROM quota_redis_ledger
+            WHERE namespace = %s AND quota_id = q.{t.id} AND NOT void
+        ) l ON true"""  # noqa: S608  names are checked by QuotaTable
+    rows = connection.execute(
+        query.encode(), (names, [t.value(name) for name in names], ledger.namespace)
+    ).fetchall()
+    columns: dict[str, dict[int, tuple[int, int]]] = {name: {} for name in names}
+    for subject, quota_id, column, used in rows:
+        columns[subject][quota_id] = (column, used)
+    return columns
+
+
+def _repair(
+    counters: Counters, ledger: Ledger, connection: PgConnection, drifts: Sequence[Drift]
+) -> bool:
+    """Bring Redis and the column in line with the ledger; False where Redis could not be asked."""
+    in_redis = sorted({d.subject for d in drifts if d.reason != DriftReason.COUNT})
+    could_ask = True
+    try:
+        absorb(counters, ledger, connection, in_redis)
+    except Unavailable:
+        could_ask = False
+    quotas = [drift.quota_id for drift in drifts]
+    with writing_counts(connection, ledger.namespace, wait=True), connection.transaction():
+        write_counts(ledger, connection, ledger.used(connection, quotas))
+    return could_ask

@@ -1,0 +1,234 @@
+"""The ledger: which slots were used, in PostgreSQL, where a slot cannot be used twice."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeAlias
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from quota_redis import ranges
+from quota_redis.errors import (
+    InsideTransaction,
+    InvalidArgument,
+    NotInstalled,
+    QuotaInUse,
+    QuotaMoved,
+    SlotConflict,
+    Unavailable,
+)
+from quota_redis.postgres.table import QuotaTable
+from quota_redis.ranges import Ranges
+from quota_redis.types import Reservation, check_integer
+
+PgConnection: TypeAlias = "psycopg.Connection[Any]"
+
+_BY_SQLSTATE: dict[str, type[Exception]] = {
+    "QS001": QuotaMoved,
+    "QS002": SlotConflict,
+    "QS003": InvalidArgument,
+    "QS004": QuotaInUse,
+    "40P01": SlotConflict,
+    "40001": SlotConflict,
+    "42883": NotInstalled,
+    "42P01": NotInstalled,
+}
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """The wall towards psycopg: the primitives' errors become ours, a lost server becomes Unavailable."""
+    try:
+        yield
+    except psycopg.Error as error:
+        ours = _BY_SQLSTATE.get(error.sqlstate or "")
+        if ours is not None:
+            raise ours(_sentence(error)) from error
+        if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
+            raise Unavailable(f"PostgreSQL failed: {error}".strip()) from error
+        raise
+
+
+def _sentence(error: psycopg.Error) -> str:
+    primary, hint = error.diag.message_primary or str(error), error.diag.message_hint
+    return f"{primary}. {hint}" if hint else primary
+
+
+def refuse_transaction(connection: PgConnection) -> None:
+    """Raise InsideTransaction where the connection is not between transactions."""
+    if connection.info.transaction_status != TransactionStatus.IDLE:
+        raise InsideTransaction(
+            "called inside a transaction, whose locks and whose clock would hold up everybody else: "
+            "call it outside, it commits by itself."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerQuota:
+    """A quota as PostgreSQL has it: its definition and its slots that are taken, void ones too."""
+
+    id: int
+    start: datetime
+    end: datetime | None
+    limit: int | None
+    usable: int
+    used: int
+    taken: Ranges
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerSubject:
+    """A subject's definitions at a version and their slots, all of one snapshot; latest start first."""
+
+    subject: str
+    version: int
+    quotas: tuple[LedgerQuota, ...]
+
+
+class Ledger:
+    """The slots of all quotas that one table defines. Any psycopg connection will do; none is kept."""
+
+    def __init__(self, table: QuotaTable) -> None:
+        self.table = table
+        self.namespace = table.namespace
+
+    def record(self, connection: PgConnection, reservation: Reservation, used: int) -> None:
+        """Write the reservation's `used` lowest slots, in the transaction that does the work.
+
+        Raises SlotConflict or QuotaMoved, on which the transaction must be rolled back.
+        """
+        check_integer("used", used, 0, reservation.amount)
+        self.record_slots(
+            connection, reservation.subject, reservation.quota_id, reservation.ranges, used
+        )
+
+    def record_slots(
+        self, connection: PgConnection, subject: str, quota_id: int, slots: Ranges, used: int
+    ) -> None:
+        """Write the `used` lowest of the slots, where `quota_id` is the quota that rules."""
+        query = f"""SELECT quota_redis_record_v1(%s, %s,
+            (SELECT quota_id FROM {self.table.active_function}(%s)), %s::int8multirange, %s)"""  # noqa: S608
+        with translated():
+            connection.execute(
+                query.encode(),
+                (
+                    self.namespace,
+                    quota_id,
+                    self._value(subject),
+                    ranges.render_multirange(slots),
+                    used,
+                ),
+            )
+
+    def active_quota(self, connection: PgConnection, subject: str) -> int | None:
+        """The quota that rules at this statement, None for no quota."""
+        query = f"SELECT quota_id FROM {self.table.active_function}(%s)"  # noqa: S608
+        with translated():
+            row = connection.execute(query.encode(), (self._value(subject),)).fetchone()
+        return row[0] if row else None
+
+    def take(
+        self, connection: PgConnection, subject: str, quota_id: int, amount: int
+    ) -> Ranges | None:
+        """Up to `amount` slots to be recorded in this transaction, without Redis; None where none is left."""
+        with translated():
+            row = connection.execute(
+                "SELECT quota_redis_take_v1(%s, %s, %s, %s)::text",
+                (self.namespace, subject, quota_id, amount),
+            ).fetchone()
+        assert row is not None
+        return None if row[0] is None else ranges.parse_multirange(row[0])
+
+    def version(self, connection: PgConnection, subject: str) -> int:
+        """The version of the subject's definitions; 0 where there never were any."""
+        with translated():
+            row = connection.execute(
+                "SELECT version FROM quota_redis_subject WHERE namespace = %s AND subject = %s",
+                (self.namespace, subject),
+            ).fetchone()
+        return row[0] if row else 0
+
+    def read(self, connection: PgConnection, subjects: Sequence[str]) -> list[LedgerSubject]:
+        """Definitions, versions and taken slots of subjects, in one statement and so in one snapshot.
+
+        Quotas that ended more than a minute ago are left out: nothing under way can concern them.
+        """
+        if not subjects:
+            return []
+        with translated():
+            rows = connection.execute(
+                self._read_query().encode(),
+                (
+                    list(subjects),
+                    [self.table.value(subject) for subject in subjects],
+                    self.namespace,
+                    self.namespace,
+                ),
+            ).fetchall()
+        found: dict[str, tuple[int, list[LedgerQuota]]] = {s: (0, []) for s in subjects}
+        for subject, version, *quota in rows:
+            quotas = found[subject][1]
+            if quota[0] is not None:
+                quotas.append(_ledger_quota(*quota))
+            found[subject] = (version, quotas)
+        return [
+            LedgerSubject(subject, version, tuple(quotas))
+            for subject, (version, quotas) in found.items()
+        ]
+
+    def used(self, connection: PgConnection, quota_ids: Sequence[int]) -> dict[int, int]:
+        """Units that the ledger counts, for each of the quotas."""
+        with translated():
+            rows = connection.execute(
+                """SELECT q, coalesce(sum(upper(slots) - lower(slots)), 0)::bigint
+                FROM unnest(%s::bigint[]) AS q LEFT JOIN quota_redis_ledger
+                ON namespace = %s AND quota_id = q AND NOT void GROUP BY q""",
+                (list(quota_ids), self.namespace),
+            ).fetchall()
+        return {row[0]: row[1] for row in rows}
+
+    def _value(self, subject: str) -> str | int:
+        value = self.table.value(subject)
+        if self.table.subject_type not in ("bigint", "integer"):
+            return value
+        try:
+            return check_integer("subject", int(value), -(2**63), 2**63 - 1)
+        except ValueError as error:
+            raise InvalidArgument(
+                f"subject {subject!r} does not name a row of {self.table.table}."
+            ) from error
+
+    def _read_query(self) -> str:
+        t = self.table
+        return f"""
+            SELECT s.subject, coalesce(v.version, 0), q.{t.id}, q.{t.start}, q.{t.end}, q.{t.limit},
+                   l.void, l.used, l.taken
+            FROM unnest(%s::text[], %s::{t.subject_type}[]) AS s (subject, value)
+            LEFT JOIN quota_redis_subject v ON v.namespace = %s AND v.subject = s.subject
+            LEFT JOIN {t.table} q ON q.{t.subject} = s.value
+                AND (q.{t.end} IS NULL OR q.{t.end} > statement_timestamp() - interval '1 minute')
+            LEFT JOIN LATERAL (
+                SELECT range_agg(slots)::text AS taken,
+                       coalesce(sum(least(coalesce(upper(slots), {ranges.SLOT_END}), {ranges.SLOT_END})
+                           - lower(slots)) FILTER (WHERE void), 0)::bigint AS void,
+                       coalesce(sum(upper(slots) - lower(slots)) FILTER (WHERE NOT void), 0)::bigint AS used
+                FROM quota_redis_ledger WHERE namespace = %s AND quota_id = q.{t.id}
+            ) l ON true
+            ORDER BY s.subject, q.{t.start} DESC"""  # noqa: S608  names are checked by QuotaTable
+
+
+def _ledger_quota(
+    quota: int,
+    start: datetime,
+    end: datetime | None,
+    limit: int | None,
+    void: int,
+    used: int,
+    taken: str | None,
+) -> LedgerQuota:
+    usable = ranges.SLOT_END - 1 - void
+    return LedgerQuota(
+        quota, start, end, limit, usable, used, ranges.parse_multirange(taken or "{}")
+    )

@@ -1,0 +1,117 @@
+"""What goes over the wire. Types and shape are checked here, values by offer creation."""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Self
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, field_validator
+
+from shargain.offers.services.offer_creation import MAX_BATCH, BatchResult, NewOffer, Outcome
+from shargain.offers.services.quota import QuotaInfo
+
+
+class _Input(BaseModel):
+    # A misspelt name must not pass for a field that was left out.
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class OfferIn(_Input):
+    """One classified ad."""
+
+    url: str = Field(description="Where the ad is; known by it within the target. http or https.")
+    title: str
+    price: Decimal | None = Field(None, description="With at most two decimals.")
+    main_image_url: str = ""
+    list_url: str = Field("", description="The listing page that it was found on.")
+    metadata: dict[str, JsonValue] = {}
+    published_at: AwareDatetime | None = Field(None, description="With a time zone.")
+
+    @field_validator("published_at", mode="before")
+    @classmethod
+    def _is_text(cls, value: object) -> object:
+        # A number would be taken for a Unix time whose unit is guessed from its size.
+        if value is not None and not isinstance(value, str):
+            raise ValueError("Input should be text like 2026-01-31T12:00:00Z")
+        return value
+
+    def to_new_offer(self) -> NewOffer:
+        return NewOffer(**{name: getattr(self, name) for name in type(self).model_fields})
+
+
+class BatchIn(_Input):
+    batch_id: UUID | None = Field(
+        None,
+        description="Send the same id with the same batch again and it answers for what it made.",
+    )
+    offers: Annotated[list[OfferIn], Field(min_length=1, max_length=MAX_BATCH)]
+
+
+class QuotaOut(BaseModel):
+    limit: int | None = Field(description="Most offers in the period; null means unlimited.")
+    used: int
+    held: int = Field(description="Offers that are being created at this moment.")
+    remaining: int | None = Field(description="limit - used - held, never below 0.")
+    period_start: datetime
+    period_end: datetime | None = Field(description="Excluded; null means no end.")
+    is_live: bool = Field(description="False: used is the ledger's, held is not known.")
+
+    @classmethod
+    def of(cls, quota: QuotaInfo | None) -> Self | None:
+        if quota is None:
+            return None
+        return cls(
+            limit=quota.max_offers_per_period,
+            used=quota.used,
+            held=quota.held,
+            remaining=quota.remaining,
+            period_start=quota.period_start,
+            period_end=quota.period_end,
+            is_live=quota.is_live,
+        )
+
+
+class ActiveQuotaOut(BaseModel):
+    quota: QuotaOut | None = Field(description="null: no quota is active, nothing is limited.")
+
+
+class BatchOut(ActiveQuotaOut):
+    batch_id: UUID
+    outcomes: list[Outcome] = Field(description="One per offer, in the order of the batch.")
+    created: int
+    duplicates: int
+    discarded: int = Field(description="Offers that the quota refused.")
+
+    @classmethod
+    def of(cls, result: BatchResult) -> Self:
+        return cls(
+            batch_id=result.batch_id,
+            outcomes=list(result.outcomes),
+            created=result.created,
+            duplicates=result.duplicates,
+            discarded=result.discarded,
+            quota=QuotaOut.of(result.quota),
+        )
+
+
+class ProblemOut(BaseModel):
+    """A problem document (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str = Field(description="What is wrong and the cure, for people.")
+
+
+class WrongValue(BaseModel):
+    location: str = Field(alias="in", description="body or header")
+    pointer: str = Field(description="The place, as a JSON Pointer: /offers/3/price")
+    detail: str
+
+
+class InvalidOut(ProblemOut):
+    errors: list[WrongValue]
+
+
+class QuotaExceededOut(ProblemOut, BatchOut):
+    violated_policies: list[str] = Field(alias="violated-policies")

@@ -1,0 +1,67 @@
+"""Batches that failed for good: kept with their payload until somebody tries them again."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID, uuid4
+
+from django.db import DatabaseError, connection
+
+from shargain.offers.models import FailedBatch
+
+MAX_ERROR = 2_000
+
+
+def keep(payload: Any, error: Exception, attempts: int) -> None:
+    """Store a batch and why it failed; the same batch again replaces what was stored."""
+    target_id = payload.get("target_id") if isinstance(payload, dict) else None
+    is_number = isinstance(target_id, int) and not isinstance(target_id, bool)
+    FailedBatch.objects.update_or_create(
+        batch_id=_batch_id(payload),
+        defaults={
+            "target_id": target_id if is_number and abs(target_id) < 2**63 else 0,
+            "payload": _storable(payload),
+            "error": f"{type(error).__name__}: {error}".replace("\0", "\\0")[:MAX_ERROR],
+            "attempts": attempts,
+        },
+    )
+
+
+def retry(batch_ids: Sequence[UUID]) -> int:
+    """Hand failed batches to the workers again; returns how many. A batch leaves the table once it is queued."""
+    from shargain.offers.tasks import create_batch
+
+    queued = 0
+    for batch in FailedBatch.objects.filter(batch_id__in=batch_ids).order_by("pk"):
+        create_batch.delay(batch.payload)
+        batch.delete()
+        queued += 1
+    return queued
+
+
+def is_database_up() -> bool:
+    """Whether PostgreSQL answers now, on a connection that is known to work."""
+    try:
+        connection.close_if_unusable_or_obsolete()
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except DatabaseError:
+        return False
+    return True
+
+
+def _batch_id(payload: Any) -> UUID:
+    try:
+        return UUID(str(payload["batch_id"]))
+    except (TypeError, KeyError, ValueError):
+        return uuid4()
+
+
+def _storable(value: Any) -> Any:
+    """The payload without NUL characters, which jsonb cannot hold."""
+    if isinstance(value, str):
+        return value.replace("\0", "\\0")
+    if isinstance(value, list):
+        return [_storable(item) for item in value]
+    if isinstance(value, dict):
+        return {_storable(key): _storable(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,252 @@
+"""Creating offers in batches, under the target's quota."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import psycopg
+from django.dispatch import Signal
+
+from shargain.offers.models import MAX_URL_BYTES
+from shargain.offers.services.errors import InvalidBatch, UnknownTarget
+from shargain.offers.services.quota import Permit, QuotaInfo, QuotaService, Spent
+
+MAX_BATCH = 1000
+MAX_TITLE = 500
+MAX_METADATA_BYTES = 16_384
+MAX_PRICE = Decimal("9999999999.99")
+
+offers_created = Signal()
+"""Sent once a batch is decided: target_id, batch_id and the created NewOffers. A batch that is delivered again
+sends it again for what it made, so that nothing that follows a creation is lost; receivers must bear that."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewOffer:
+    """An offer as a scraper found it. price in the marketplace's currency, two decimals; empty text for unknown."""
+
+    url: str
+    title: str
+    price: Decimal | None = None
+    main_image_url: str = ""
+    list_url: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    published_at: datetime | None = None
+
+
+class Outcome(StrEnum):
+    """What became of one offer of a batch."""
+
+    CREATED = "created"
+    DUPLICATE = "duplicate"
+    DISCARDED = "discarded"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """The outcome of each offer, in the batch's order, and the quota that ruled (None = none was active)."""
+
+    batch_id: UUID
+    outcomes: tuple[Outcome, ...]
+    quota: QuotaInfo | None
+
+    @property
+    def created(self) -> int:
+        return self.outcomes.count(Outcome.CREATED)
+
+    @property
+    def duplicates(self) -> int:
+        return self.outcomes.count(Outcome.DUPLICATE)
+
+    @property
+    def discarded(self) -> int:
+        return self.outcomes.count(Outcome.DISCARDED)
+
+
+def create_offers(target_id: int, offers: Sequence[NewOffer], *, batch_id: UUID) -> BatchResult:
+    """Create the offers of a batch that are new, as many as the quota allows, in the batch's order.
+
+    The same batch id again answers "created" again for what it made, and decides anew about the rest.
+    Raises InvalidBatch, UnknownTarget, InsideTransaction, ServiceUnavailable; none of them loses or counts
+    anything that a repeated call would not find.
+    """
+    if not 1 <= len(offers) <= MAX_BATCH:
+        raise InvalidBatch(f"The batch has {len(offers)} offers: give 1 to {MAX_BATCH}.")
+    for index, offer in enumerate(offers):
+        validate_offer(offer, index)
+    batch = _Batch(target_id, batch_id, offers)
+    spent = QuotaService().spend(target_id, batch)
+    result = BatchResult(batch_id, batch.outcomes(), batch.quota_info(spent))
+    made = [o for o, outcome in zip(offers, result.outcomes, strict=True) if outcome is Outcome.CREATED]
+    if made:
+        offers_created.send(sender=None, target_id=target_id, batch_id=batch_id, offers=made)
+    return result
+
+
+def validate_offer(offer: NewOffer, index: int | None = None) -> None:
+    """Raise InvalidBatch where an offer cannot be stored, naming the field and the cure."""
+    for name, value, most in (
+        ("url", offer.url, MAX_URL_BYTES),
+        ("title", offer.title, MAX_TITLE),
+        ("main_image_url", offer.main_image_url, MAX_URL_BYTES),
+        ("list_url", offer.list_url, MAX_URL_BYTES),
+    ):
+        _check_text(name, value, most, index)
+    _check_url("url", offer.url, index)
+    for name, value in (("main_image_url", offer.main_image_url), ("list_url", offer.list_url)):
+        if value:
+            _check_url(name, value, index)
+    _check_price(offer.price, index)
+    _check_metadata(offer.metadata, index)
+    moment = offer.published_at
+    if moment is not None and (not isinstance(moment, datetime) or moment.utcoffset() is None):
+        raise _invalid(index, "published_at", f"is {moment!r}: give a datetime with a time zone")
+
+
+def _invalid(index: int | None, name: str, what: str) -> InvalidBatch:
+    where = "The offer" if index is None else f"Offer {index}"
+    return InvalidBatch(f"{where}: {name} {what}.", index=index, field=name)
+
+
+def _check_text(name: str, value: object, most: int, index: int | None) -> None:
+    if not isinstance(value, str):
+        raise _invalid(index, name, f"is {value!r}: give text")
+    try:
+        encoded = value.encode()
+    except UnicodeEncodeError:
+        raise _invalid(index, name, "has half of a surrogate pair: give valid text") from None
+    if len(encoded) > most:
+        raise _invalid(index, name, f"has {len(encoded)} bytes: give at most {most}")
+    if "\0" in value:
+        raise _invalid(index, name, "has a NUL byte: remove it")
+
+
+def _check_url(name: str, value: str, index: int | None) -> None:
+    try:
+        parts = urlsplit(value)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise _invalid(index, name, f"is {value[:100]!r}: give an address with http or https")
+
+
+def _check_price(price: object, index: int | None) -> None:
+    if price is None:
+        return
+    if not isinstance(price, Decimal) or not price.is_finite() or not 0 <= price <= MAX_PRICE:
+        raise _invalid(index, "price", f"is {price}: give a decimal from 0 to {MAX_PRICE}")
+
+
+def _check_metadata(metadata: object, index: int | None) -> None:
+    if not isinstance(metadata, dict):
+        raise _invalid(index, "metadata", f"is {type(metadata).__name__}: give an object")
+    try:
+        text = json.dumps(metadata, allow_nan=False, ensure_ascii=False)
+        size = len(text.encode())
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _invalid(index, "metadata", f"is no JSON: {error}") from None
+    if size > MAX_METADATA_BYTES:
+        raise _invalid(index, "metadata", f"has {size} bytes: give at most {MAX_METADATA_BYTES}")
+    if "\\u0000" in text:
+        raise _invalid(index, "metadata", "has a NUL character: remove it")
+
+
+class _Batch:
+    """A batch on its way: what is decided, and the statements that decide the rest."""
+
+    def __init__(self, target_id: int, batch_id: UUID, offers: Sequence[NewOffer]) -> None:
+        self._target_id = target_id
+        self._batch_id = batch_id
+        self._outcomes: list[Outcome | None] = [None] * len(offers)
+        self._pending: dict[int, dict[str, Any]] = {}
+        self._quota: tuple[int, int | None, datetime, datetime | None] | None = None
+        seen: set[str] = set()
+        for index, offer in enumerate(offers):
+            if offer.url in seen:
+                self._outcomes[index] = Outcome.DUPLICATE
+            else:
+                seen.add(offer.url)
+                self._pending[index] = _row(index, offer)
+
+    @property
+    def left(self) -> int:
+        return len(self._pending)
+
+    def outcomes(self) -> tuple[Outcome, ...]:
+        return tuple(outcome or Outcome.DISCARDED for outcome in self._outcomes)
+
+    def insert(self, connection: "psycopg.Connection[Any]", permit: Permit) -> int | None:
+        row = self._execute(
+            connection,
+            "SELECT * FROM shargain_create_offers_v1(%s, %s, %s, %s, %s, %s)",
+            (
+                self._target_id,
+                self._batch_id,
+                permit.road,
+                permit.quota_id,
+                permit.slots,
+                json.dumps(list(self._pending.values()), ensure_ascii=False),
+            ),
+        )
+        created, duplicates, used, quota_id, limit, start, end = row
+        self._decide(created, duplicates)
+        self._quota = None if quota_id is None else (quota_id, limit, start, end)
+        return None if used is None else int(used)
+
+    def read_known(self, connection: "psycopg.Connection[Any]") -> int:
+        urls = [row["url"] for row in self._pending.values()]
+        row = self._execute(
+            connection,
+            "SELECT * FROM shargain_known_offers_v1(%s, %s, %s, %s)",
+            (self._target_id, self._batch_id, list(self._pending), urls),
+        )
+        created, duplicates, version, quota_id, limit, start, end = row
+        self._decide(created, duplicates)
+        self._quota = None if quota_id is None else (quota_id, limit, start, end)
+        return int(version)
+
+    def quota_info(self, spent: Spent) -> QuotaInfo | None:
+        """The quota that ruled, with Redis's numbers; the direct road has to ask for them."""
+        if self._quota is None:
+            return None
+        quota_id, limit, start, end = self._quota
+        if not spent.is_live or spent.quota_id != quota_id:
+            return QuotaService().describe([quota_id]).get(quota_id)
+        return QuotaInfo(
+            quota_id, self._target_id, limit, start, end, spent.used, spent.held, is_live=True
+        )
+
+    def _execute(
+        self, connection: "psycopg.Connection[Any]", query: str, values: Sequence[Any]
+    ) -> Any:
+        try:
+            return connection.execute(query.encode(), values).fetchone()
+        except psycopg.DatabaseError as error:
+            if error.sqlstate == "SH001":
+                raise UnknownTarget(f"There is no active target {self._target_id}.") from error
+            raise
+
+    def _decide(self, created: list[int] | None, duplicates: list[int] | None) -> None:
+        for indexes, outcome in ((created, Outcome.CREATED), (duplicates, Outcome.DUPLICATE)):
+            for index in indexes or ():
+                self._outcomes[index] = outcome
+                self._pending.pop(index, None)
+
+
+def _row(index: int, offer: NewOffer) -> dict[str, Any]:
+    return {
+        "n": index,
+        "url": offer.url,
+        "title": offer.title,
+        "price": None if offer.price is None else str(offer.price),
+        "main_image_url": offer.main_image_url,
+        "list_url": offer.list_url,
+        "metadata": offer.metadata,
+        "published_at": None if offer.published_at is None else offer.published_at.isoformat(),
+    }

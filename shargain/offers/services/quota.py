@@ -1,0 +1,388 @@
+"""QuotaService: the sole face of the quota system inside shargain. No model and no Redis leaves it."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol, TypeAlias
+
+import psycopg
+from django.db import DatabaseError, IntegrityError, transaction
+from django.db.models import F
+from django.db.models.functions import Now
+
+from quota_redis import (
+    Contention,
+    InvalidArgument,
+    Quota,
+    Reservation,
+    StateLost,
+    Unavailable,
+    Usage,
+)
+from quota_redis import InsideTransaction as QuotaInsideTransaction
+from quota_redis import QuotaInUse as LedgerQuotaInUse
+from quota_redis.django.checks import refuse_to_start
+from quota_redis.django.engine import Engine, engine_for
+from quota_redis.postgres import AuditReport, SyncReport, absorb, audit, compact, rebuild, sync
+from quota_redis.postgres.ledger import translated
+from quota_redis.ranges import render_multirange
+from quota_redis.types import Snapshot
+from shargain.offers.models import OfferQuota, ScrapingTarget
+from shargain.offers.services.errors import (
+    InsideTransaction,
+    InvalidQuota,
+    QuotaInUse,
+    ServiceUnavailable,
+    UnknownQuota,
+    UnknownTarget,
+)
+
+Target: TypeAlias = ScrapingTarget | int
+_FIELDS = {
+    "limit": "max_offers_per_period",
+    "start": "period_start",
+    "end": "period_end",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaInfo:
+    """A quota and its numbers, in offers. Without `is_live` Redis could not be asked: used is the ledger's."""
+
+    id: int
+    target_id: int
+    max_offers_per_period: int | None
+    period_start: datetime
+    period_end: datetime | None
+    used: int
+    held: int
+    is_live: bool
+
+    @property
+    def remaining(self) -> int | None:
+        """Offers that may still be created and are held by no worker; None = unlimited."""
+        if self.max_offers_per_period is None:
+            return None
+        return max(0, self.max_offers_per_period - self.used - self.held)
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """What one transaction may create: the slots of a quota, everything (no quota), or what the ledger gives."""
+
+    road: str
+    quota_id: int | None = None
+    slots: str | None = None
+
+
+class Batch(Protocol):
+    """What QuotaService.spend drives; each call is one statement on the connection."""
+
+    @property
+    def left(self) -> int:
+        """Offers about which nothing is decided yet."""
+
+    def insert(self, connection: "psycopg.Connection[Any]", permit: Permit) -> int | None:
+        """Create what the permit allows; returns how many offers counted, None where the ledger is full."""
+
+    def read_known(self, connection: "psycopg.Connection[Any]") -> int:
+        """Decide about offers that exist already; returns the version of the target's definitions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What came of a batch: whether the rest was denied, and the quota's numbers where Redis told them."""
+
+    is_denied: bool
+    quota_id: int | None
+    used: int
+    held: int
+    is_live: bool
+
+
+class QuotaService:
+    """Everything that shargain asks of quotas."""
+
+    def get_active_quota(self, target: Target) -> QuotaInfo | None:
+        """The quota that rules the target now, the latest start among the active ones, or None."""
+        with _outages():
+            quota = OfferQuota.objects.active().filter(target_id=_id(target)).first()
+            return self._infos([quota])[0] if quota else None
+
+    def set_new_quota(
+        self,
+        target: Target,
+        *,
+        max_offers_per_period: int | None,
+        period_start: datetime,
+        period_end: datetime | None = None,
+    ) -> QuotaInfo:
+        """Create or update the target's quota that begins at `period_start`; what is passed is what stands.
+
+        Usage is kept, and periods may overlap those of other quotas. The limit holds from the commit on.
+        Raises InvalidQuota, UnknownTarget.
+        """
+        _validate(max_offers_per_period, period_start, period_end)
+        target_id = _id(target)
+        if not ScrapingTarget.objects.filter(pk=target_id).exists():
+            raise UnknownTarget(f"There is no target {target_id}.")
+        values = {"max_offers_per_period": max_offers_per_period, "period_end": period_end}
+        with _outages():
+            quota, _ = OfferQuota.objects.update_or_create(
+                target_id=target_id, period_start=period_start, defaults=values
+            )
+            return self._infos([quota])[0]
+
+    def update_quota(
+        self,
+        quota_id: int,
+        *,
+        max_offers_per_period: int | None,
+        period_start: datetime,
+        period_end: datetime | None,
+    ) -> QuotaInfo:
+        """Give an existing quota these values; usage is kept. Raises InvalidQuota, UnknownQuota."""
+        _validate(max_offers_per_period, period_start, period_end)
+        with _outages(), transaction.atomic():
+            quota = _locked(quota_id)
+            quota.max_offers_per_period = max_offers_per_period
+            quota.period_start, quota.period_end = period_start, period_end
+            try:
+                with transaction.atomic():
+                    quota.save()
+            except IntegrityError as error:
+                raise InvalidQuota(
+                    f"The target has another quota that starts at {period_start.isoformat()}.",
+                    field="period_start",
+                ) from error
+        return self._infos([quota])[0]
+
+    def close_quota(self, quota_id: int) -> QuotaInfo:
+        """End a quota now; what was used stays counted. One that has not begun ends as it begins."""
+        with _outages(), transaction.atomic():
+            quota = _locked(quota_id)
+            now = OfferQuota.objects.filter(pk=quota_id).values_list(Now(), flat=True).get()
+            if now <= quota.period_start:
+                raise InvalidQuota(
+                    "The quota has not begun: delete it, or give it another start.",
+                    field="period_end",
+                )
+            if quota.period_end is None or quota.period_end > now:
+                quota.period_end = now
+                quota.save()
+        return self._infos([quota])[0]
+
+    def delete_quota(self, quota_id: int) -> None:
+        """Delete a quota that was never used. Raises QuotaInUse for one that was."""
+        with _outages(), transaction.atomic():
+            try:
+                with transaction.atomic():
+                    _locked(quota_id).delete()
+            except LedgerQuotaInUse as error:
+                raise QuotaInUse(
+                    f"Quota {quota_id} was used and cannot be deleted: close it instead."
+                ) from error
+
+    def describe(self, quota_ids: Sequence[int]) -> dict[int, QuotaInfo]:
+        """Live numbers of many quotas, in one query and one round trip."""
+        with _outages():
+            quotas = OfferQuota.objects.filter(pk__in=quota_ids)
+            return {info.id: info for info in self._infos(list(quotas))}
+
+    def active_quotas(self, target_ids: Sequence[int]) -> dict[int, QuotaInfo]:
+        """The quota that rules each of the targets; targets without one are left out."""
+        with _outages():
+            quotas = (
+                OfferQuota.objects.active()
+                .filter(target_id__in=target_ids)
+                .order_by("target_id", "-period_start")
+                .distinct("target_id")
+            )
+            return {info.target_id: info for info in self._infos(list(quotas))}
+
+    def spend(self, target_id: int, batch: Batch) -> Spent:
+        """Drive a batch to its end, exactly. Raises InsideTransaction, ServiceUnavailable."""
+        with _outages():
+            engine = _engine()
+            connection = engine.connection()
+            work = _Work(connection, batch)
+            course = engine.exact.run(connection, _subject(target_id), work)
+        usage = course.usage or Usage(work.quota_id or 0, None, 0, 0)
+        return Spent(
+            course.is_denied,
+            usage.quota_id or None,
+            usage.used,
+            usage.held,
+            is_live=course.usage is not None,
+        )
+
+    def sync(self) -> SyncReport:
+        """Write the used counts of quotas that changed."""
+        with _outages():
+            engine = _engine()
+            return sync(engine.counters, engine.ledger, engine.connection())
+
+    def audit(self, *, repair: bool = True) -> AuditReport:
+        """Compare Redis, counts and ledger, and repair towards the ledger."""
+        with _outages():
+            engine = _engine()
+            return audit(engine.counters, engine.ledger, engine.connection(), repair=repair)
+
+    def absorb(self, target: Target) -> None:
+        """Bring what Redis has of a target in line with the ledger."""
+        with _outages():
+            engine = _engine()
+            absorb(engine.counters, engine.ledger, engine.connection(), [_subject(_id(target))])
+
+    def rebuild(self, target: Target | None = None) -> int:
+        """Load Redis anew from the ledger, one target or all; returns how many."""
+        subjects = None if target is None else [_subject(_id(target))]
+        with _outages():
+            engine = _engine()
+            return rebuild(engine.counters, engine.ledger, engine.connection(), subjects)
+
+    def compact(self) -> int:
+        """Merge ledger rows; returns how many went."""
+        with _outages():
+            engine = _engine()
+            return compact(engine.ledger, engine.connection())
+
+    def flush(self) -> None:
+        """Wait until Redis has taken everything that was sent to it unanswered."""
+        _engine().counters.flush()
+
+    def is_redis_up(self) -> bool:
+        """Whether the quota Redis answers. Without it creation goes on, slower and as exact."""
+        try:
+            _engine().counters.connection.command("PING")
+        except Unavailable:
+            return False
+        return True
+
+    def refuse_to_start(self) -> None:
+        """Raise ImproperlyConfigured where limits would not hold."""
+        refuse_to_start()
+
+    def _infos(self, quotas: Sequence[OfferQuota]) -> list[QuotaInfo]:
+        engine = _engine()
+        try:
+            snapshots = engine.counters.snapshots(sorted({_subject(q.target_id) for q in quotas}))
+        except Unavailable:
+            snapshots = []
+        live = {s.subject: s for s in snapshots}
+        unknown = [q.pk for q in quotas if _live_usage(live, q) is None]
+        counted = _used_by_ledger(engine, unknown) if unknown else {}
+        return [_info(q, _live_usage(live, q), counted.get(q.pk, 0)) for q in quotas]
+
+
+class _Work:
+    """A Batch as quota_redis drives it."""
+
+    def __init__(self, connection: "psycopg.Connection[Any]", batch: Batch) -> None:
+        self._connection = connection
+        self._batch = batch
+        self.quota_id: int | None = None
+
+    @property
+    def left(self) -> int:
+        return self._batch.left
+
+    def with_slots(self, reservation: Reservation) -> int:
+        slots = render_multirange(reservation.ranges)
+        used = self._insert(Permit("slots", reservation.quota_id, slots))
+        assert used is not None
+        return used
+
+    def without_quota(self) -> None:
+        self._insert(Permit("none"))
+
+    def direct(self) -> bool:
+        return self._insert(Permit("direct")) is not None
+
+    def is_refusal(self, version: int) -> bool:
+        with translated():
+            return self._batch.read_known(self._connection) == version
+
+    def _insert(self, permit: Permit) -> int | None:
+        with translated():
+            return self._batch.insert(self._connection, permit)
+
+
+@contextlib.contextmanager
+def _outages() -> Iterator[None]:
+    """Errors of the quota system and of Django's database layer, in this package's words."""
+    try:
+        yield
+    except QuotaInsideTransaction as error:
+        raise InsideTransaction(str(error)) from error
+    except InvalidArgument as error:
+        raise InvalidQuota(str(error)) from error
+    except (Unavailable, Contention) as error:
+        raise ServiceUnavailable(str(error)) from error
+    except DatabaseError as error:
+        if isinstance(error.__cause__, (psycopg.OperationalError, psycopg.InterfaceError)):
+            raise ServiceUnavailable(f"PostgreSQL failed: {error}".strip()) from error
+        raise
+
+
+def _engine() -> Engine:
+    return engine_for(OfferQuota)
+
+
+def _id(target: Target) -> int:
+    return target.pk if isinstance(target, ScrapingTarget) else target
+
+
+def _subject(target_id: int) -> str:
+    return f"{OfferQuota.quota.prefix}{target_id}"
+
+
+def _locked(quota_id: int) -> OfferQuota:
+    quota = OfferQuota.objects.select_for_update(no_key=True).filter(pk=quota_id).first()
+    if quota is None:
+        raise UnknownQuota(f"There is no quota {quota_id}.")
+    return quota  # type: ignore[return-value]
+
+
+def _validate(limit: int | None, start: datetime, end: datetime | None) -> None:
+    for name, probe in (
+        ("limit", lambda: Quota(0, limit, _ANY_START)),
+        ("start", lambda: Quota(0, None, start)),
+        ("end", lambda: Quota(0, None, start, end)),
+    ):
+        try:
+            probe()
+        except InvalidArgument as error:
+            sentence = str(error).replace(name, _FIELDS[name], 1)
+            raise InvalidQuota(sentence, field=_FIELDS[name]) from error
+
+
+_ANY_START = datetime.fromisoformat("2000-01-01T00:00:00+00:00")
+
+
+def _live_usage(live: dict[str, Snapshot], quota: OfferQuota) -> Usage | None:
+    snapshot = live.get(_subject(quota.target_id))
+    state = snapshot.quotas.get(quota.pk) if snapshot else None
+    return state.usage if state else None
+
+
+def _used_by_ledger(engine: Engine, quota_ids: Sequence[int]) -> dict[int, int]:
+    from django.db import connections
+
+    wrapper = connections[engine.database]
+    wrapper.ensure_connection()
+    return engine.ledger.used(wrapper.connection, quota_ids)
+
+
+def _info(quota: OfferQuota, usage: Usage | None, counted: int) -> QuotaInfo:
+    return QuotaInfo(
+        id=quota.pk,
+        target_id=quota.target_id,
+        max_offers_per_period=quota.max_offers_per_period,
+        period_start=quota.period_start,
+        period_end=quota.period_end,
+        used=usage.used if usage else counted,
+        held=usage.held if usage else 0,
+        is_live=usage is not None,
+    )

@@ -1,0 +1,15 @@
+from collections.abc import Iterator
+
+import pytest
+from django.db import connection
+from quota_redis.django.engine import counters
+
+
+@pytest.fixture
+def quota_db(transactional_db: None) -> Iterator[None]:
+    """A database without a transaction around the test, for creation refuses one, and an empty quota Redis."""
+    counters().flush()
+    counters().connection.client.flushdb()
+    yield
+    counters().flush()
+    connection.close_if_unusable_or_obsolete()
