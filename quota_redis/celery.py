@@ -1,6 +1,6 @@
 """The periodic tasks, for a Django project with Celery.
 
-    app.conf.beat_schedule = beat_schedule()
+app.conf.beat_schedule = beat_schedule()
 """
 
 import logging

@@ -46,11 +46,16 @@ class Connection:
         self._posts = _Posts(client)
 
     def run(self, name: str, keys: Sequence[str], args: Sequence[Value]) -> Reply:
-        """Run a script and return its reply. Raises Unavailable, or InvalidArgument for what the script refused."""
+        """Run a script and return its reply.
+
+        Raises Unavailable, or InvalidArgument for what the script refused.
+        """
         script = scripts.load(name)
         return self._guard(lambda: self._evalsha(script, keys, args))
 
-    def run_many(self, name: str, calls: Sequence[tuple[Sequence[str], Sequence[Value]]]) -> list[Reply]:
+    def run_many(
+        self, name: str, calls: Sequence[tuple[Sequence[str], Sequence[Value]]]
+    ) -> list[Reply]:
         """Run one script for many, in one round trip where the client has pipelines over one server.
 
         An element is the reply, or the exception where that call alone failed.
@@ -58,11 +63,12 @@ class Connection:
         if not calls:
             return []
         script = scripts.load(name)
-        return self._guard(lambda: self._pipeline(script, calls))
+        replies: list[Reply] = self._guard(lambda: self._pipeline(script, calls))
+        return replies
 
     def command(self, *args: Value) -> Reply:
         """Run a plain command."""
-        return self._guard(lambda: self.client.execute_command(*args))
+        return self._guard(lambda: self.client.execute_command(*args))  # type: ignore[no-untyped-call]
 
     def post(self, name: str, keys: Sequence[str], args: Sequence[Value]) -> None:
         """Send a script's call without waiting for the answer. Nothing is raised: whoever posts can do without."""
@@ -96,9 +102,9 @@ class Connection:
 
     def _evalsha(self, script: Script, keys: Sequence[str], args: Sequence[Value]) -> Reply:
         try:
-            return self.client.evalsha(script.sha, len(keys), *keys, *args)  # type: ignore[arg-type]
+            return self.client.evalsha(script.sha, len(keys), *keys, *args)
         except NoScriptError:
-            return self.client.eval(script.text, len(keys), *keys, *args)  # type: ignore[arg-type]
+            return self.client.eval(script.text, len(keys), *keys, *args)
 
     def _pipeline(
         self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Value]]]
@@ -119,7 +125,7 @@ class Connection:
     ) -> list[Reply]:
         with self.client.pipeline(transaction=False) as pipeline:
             for keys, args in calls:
-                pipeline.evalsha(script.sha, len(keys), *keys, *args)  # type: ignore[arg-type]
+                pipeline.evalsha(script.sha, len(keys), *keys, *args)
             return list(pipeline.execute(raise_on_error=False))
 
 

@@ -1,4 +1,4 @@
-"""Counters: quotas in Redis, enforced atomically by scripts. Without a ledger they are as durable as that Redis."""
+"""Counters: quotas in Redis, enforced by scripts; without a ledger they are as durable as that Redis."""
 
 import uuid
 from collections.abc import Iterable, Sequence
@@ -99,7 +99,9 @@ class Counters:
         For counters without a ledger. No quota at all means that nothing limits the subject.
         """
         if len(quotas) > MAX_QUOTAS:
-            raise InvalidArgument(f"{subject!r} has {len(quotas)} quotas: give at most {MAX_QUOTAS}.")
+            raise InvalidArgument(
+                f"{subject!r} has {len(quotas)} quotas: give at most {MAX_QUOTAS}."
+            )
         ordered = sorted(quotas, key=lambda quota: quota.start, reverse=True)
         if len({quota.id for quota in quotas}) < len(quotas):
             raise InvalidArgument(f"{subject!r} has two quotas with the same id.")
@@ -197,7 +199,9 @@ class Counters:
     def snapshots(self, subjects: Iterable[str]) -> list[Snapshot]:
         """Everything Redis has of many subjects, in one round trip. Raises where any of them fails."""
         names = list(subjects)
-        replies = self.connection.run_many("snapshot", [([self.keys.subject(s)], []) for s in names])
+        replies = self.connection.run_many(
+            "snapshot", [([self.keys.subject(s)], []) for s in names]
+        )
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
@@ -272,4 +276,3 @@ def _quota_state(quota: int, limit: str, usable: int, raw: str) -> QuotaState:
 def _hold(hold_id: str, raw: str) -> Hold:
     quota, expires, listed = raw.split(":")
     return Hold(hold_id, int(quota), int(expires), ranges.parse(listed), raw)
-

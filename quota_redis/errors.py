@@ -1,9 +1,9 @@
 """Every error of the package. An outcome that is to be expected (denied, no quota) is a value, not an error.
 
-    try:
-        decision = counters.consume("team:7", 3, key=job_id)
-    except Unavailable:      # Redis did not answer, or lost what it knew: nobody knows whether it counted;
-        ...                  # ask again with the same key, or decide what an outage means to you
+try:
+    decision = counters.consume("team:7", 3, key=job_id)
+except Unavailable:      # Redis did not answer, or lost what it knew: nobody knows whether it counted;
+    ...                  # ask again with the same key, or decide what an outage means to you
 """
 
 

@@ -28,7 +28,9 @@ def render(ranges: Ranges) -> str:
 
 def parse_multirange(text: str) -> Ranges:
     """Read PostgreSQL's text of an int8multirange, as `{[1,21),[31,)}`; no upper bound is SLOT_END."""
-    pairs = ((int(lo), (int(end) if end else SLOT_END) - 1) for lo, end in _MULTIRANGE.findall(text))
+    pairs = (
+        (int(lo), (int(end) if end else SLOT_END) - 1) for lo, end in _MULTIRANGE.findall(text)
+    )
     return tuple((lo, hi) for lo, hi in pairs if lo <= hi)
 
 
@@ -57,7 +59,8 @@ def subtract(ranges: Ranges, taken: Ranges) -> Ranges:
     """The slots of `ranges` that are not in `taken`; one pass over both."""
     out: list[Range] = []
     at = 0
-    for lo, hi in ranges:
+    for first, hi in ranges:
+        lo = first
         while at < len(taken) and taken[at][1] < lo:
             at += 1
         i = at

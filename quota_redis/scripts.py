@@ -1,4 +1,4 @@
-"""The Lua scripts, read once. A script is known to Redis by the hash of its text, so it carries its own version."""
+"""The Lua scripts, read once. Redis knows a script by the hash of its text: that is its version."""
 
 import hashlib
 import re

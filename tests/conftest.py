@@ -2,6 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 from django.db import connection
+
 from quota_redis.django.engine import counters
 
 

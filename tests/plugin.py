@@ -1,7 +1,7 @@
 """Real servers for a test run, started before Django reads its settings (hence a plugin and no conftest).
 
-One PostgreSQL and two Valkeys serve the whole run; every xdist worker has a database and a Redis database number of
-its own. DATABASE_URL, REDIS_URL and CELERY_BROKER_URL in the environment replace them.
+One PostgreSQL and two Valkeys serve the whole run; every xdist worker has a database and a Redis database
+number of its own. DATABASE_URL, REDIS_URL and CELERY_BROKER_URL in the environment replace them.
 """
 
 import atexit

@@ -3,7 +3,8 @@
 E001 the setting; E002 the cache alias; E003 the quota Redis is shared with another cache; E004 it is the broker;
 E005 the database engine; E006 the isolation level; E010, E011 the Binding of a model. With --database, servers are
 asked too: E020 Redis evicts; W021 Redis is out of reach; E022 Redis is too old; E030 btree_gist; E031 functions;
-E032 the exclusion constraint; E033 a trigger; E034 void tails; E035 the server's isolation level; W036 migrations are pending.
+E032 the exclusion constraint; E033 a trigger; E034 void tails; E035 the server's isolation level;
+W036 migrations are pending.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +24,10 @@ _HINTS = {
     "btree_gist": ("E030", "CREATE EXTENSION btree_gist, or run migrate as a user who may."),
     "function": ("E031", "Run migrate."),
     "constraint": ("E032", "Run migrate; never drop quota_redis_ledger_slot_once."),
-    "trigger": ("E033", "Bind the table in a migration with quota_redis.django.operations.BindQuota."),
+    "trigger": (
+        "E033",
+        "Bind the table in a migration with quota_redis.django.operations.BindQuota.",
+    ),
     "void_tail": ("E034", "Stop creating, then bind the table again and run quota_audit."),
     "isolation": ("E035", "Set default_transaction_isolation to 'read committed'."),
 }
@@ -39,7 +43,9 @@ def register() -> None:
 
 def startup_errors() -> list[CheckMessage]:
     """Every error that would let limits fail; for processes that serve without running `check` before."""
-    found = [message for check in (check_setting, check_alias, check_database) for message in check()]
+    found = [
+        message for check in (check_setting, check_alias, check_database) for message in check()
+    ]
     if not found:
         options = quota_settings()
         found = [*_redis_messages(), *_ledger_messages(options)]
@@ -76,7 +82,7 @@ def _with_settings(
 
 @_with_settings
 def check_alias(options: QuotaSettings) -> list[CheckMessage]:
-    caches = settings.CACHES
+    caches: dict[str, Any] = settings.CACHES
     cache = caches.get(options.alias)
     if cache is None or "django_redis" not in str(cache.get("BACKEND")):
         return [
@@ -90,7 +96,9 @@ def check_alias(options: QuotaSettings) -> list[CheckMessage]:
     shared = [
         name
         for name, other in caches.items()
-        if name != options.alias and "redis" in str(other.get("BACKEND")).lower() and places & _places(other)
+        if name != options.alias
+        and "redis" in str(other.get("BACKEND")).lower()
+        and places & _places(other)
     ]
     found: list[CheckMessage] = [
         Error(
@@ -208,9 +216,16 @@ def _ledger_messages(options: QuotaSettings) -> list[CheckMessage]:
     try:
         connections[options.database].ensure_connection()
         for model in definition_models():
-            gaps = problems(connections[options.database].connection, engine_for(model).ledger.table)
+            gaps = problems(
+                connections[options.database].connection, engine_for(model).ledger.table
+            )
             found += [
-                Error(f"{sentence}.", hint=_HINTS[code][1], obj=model, id=f"quota_redis.{_HINTS[code][0]}")
+                Error(
+                    f"{sentence}.",
+                    hint=_HINTS[code][1],
+                    obj=model,
+                    id=f"quota_redis.{_HINTS[code][0]}",
+                )
                 for code, sentence in gaps.items()
             ]
     except DatabaseError:

@@ -1,13 +1,13 @@
 """The QUOTA_REDIS setting, typed and read when it is first needed.
 
-    QUOTA_REDIS = {
-        "ALIAS": "quotas",             # the django-redis cache that holds the counters, and nothing else
-        "NAMESPACE": "api",            # of the counters and of the ledger
-        "DATABASE": "default",         # where the definitions and the ledger are
-        "LEASE_SECONDS": 15,           # how long a worker may hold slots without settling them
-        "BOUNDARY_SKEW_SECONDS": 1,    # how far apart the clocks of Redis and PostgreSQL may be
-        "BROKER_URL": None,            # the message broker, to check that it is another server
-    }
+QUOTA_REDIS = {
+    "ALIAS": "quotas",             # the django-redis cache that holds the counters, and nothing else
+    "NAMESPACE": "api",            # of the counters and of the ledger
+    "DATABASE": "default",         # where the definitions and the ledger are
+    "LEASE_SECONDS": 15,           # how long a worker may hold slots without settling them
+    "BOUNDARY_SKEW_SECONDS": 1,    # how far apart the clocks of Redis and PostgreSQL may be
+    "BROKER_URL": None,            # the message broker, to check that it is another server
+}
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,10 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "BROKER_URL": (str, type(None)),
 }
 _REQUIRED = ("ALIAS", "NAMESPACE")
-_SPANS = {"LEASE_SECONDS": (0.1, 86_400.0), "BOUNDARY_SKEW_SECONDS": (0.0, 3_600.0)}
+_SPANS: dict[str, tuple[float, float]] = {
+    "LEASE_SECONDS": (0.1, 86_400.0),
+    "BOUNDARY_SKEW_SECONDS": (0.0, 3_600.0),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +56,14 @@ def errors_in(raw: Any) -> list[str]:
         if name not in _TYPES:
             found.append(f"QUOTA_REDIS has an unknown key {name!r}: use {', '.join(_TYPES)}.")
         elif not isinstance(value, _TYPES[name]) or isinstance(value, bool):
-            found.append(f"QUOTA_REDIS[{name!r}] is {value!r}, which is no {_TYPES[name][0].__name__}.")
+            found.append(
+                f"QUOTA_REDIS[{name!r}] is {value!r}, which is no {_TYPES[name][0].__name__}."
+            )
         elif name in _SPANS and not _SPANS[name][0] <= value <= _SPANS[name][1]:
             lowest, highest = _SPANS[name]
-            found.append(f"QUOTA_REDIS[{name!r}] is {value}: give seconds from {lowest:g} to {highest:g}.")
+            found.append(
+                f"QUOTA_REDIS[{name!r}] is {value}: give seconds from {lowest:g} to {highest:g}."
+            )
     if isinstance(raw.get("NAMESPACE"), str):
         try:
             Keys(raw["NAMESPACE"])

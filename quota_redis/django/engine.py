@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from django.apps import apps
@@ -48,14 +48,16 @@ class Engine:
         return wrapper.connection  # type: ignore[no-any-return]
 
 
-@lru_cache(maxsize=None)
+@cache
 def counters() -> Counters:
     """The process's counters, on the django-redis alias of the settings."""
     options = quota_settings()
     try:
         client = get_redis_connection(options.alias)
     except (KeyError, NotImplementedError, DatabaseError) as error:
-        raise ImproperlyConfigured(f"CACHES has no django-redis cache {options.alias!r}.") from error
+        raise ImproperlyConfigured(
+            f"CACHES has no django-redis cache {options.alias!r}."
+        ) from error
     return Counters(
         client,
         namespace=options.namespace,
@@ -64,7 +66,7 @@ def counters() -> Counters:
     )
 
 
-@lru_cache(maxsize=None)
+@cache
 def engine_for(model: type[QuotaDefinition]) -> Engine:
     """The engine of a definition model; made once."""
     ledger = Ledger(model.quota.table(model))

@@ -50,7 +50,9 @@ class SubjectVersion(models.Model):
     class Meta:
         db_table = "quota_redis_subject"
         constraints = [
-            models.UniqueConstraint(fields=["namespace", "subject"], name="quota_redis_subject_once"),
+            models.UniqueConstraint(
+                fields=["namespace", "subject"], name="quota_redis_subject_once"
+            ),
         ]
 
     def __str__(self) -> str:

@@ -13,7 +13,7 @@ __all__ = ["BindQuota", "InstallLedger"]
 
 
 class InstallLedger(Operation):
-    """Creates extension, tables and functions of the ledger. Reversing drops the tables, and all counts with them."""
+    """Creates extension, tables and functions of the ledger; reversing drops the tables and all counts."""
 
     reduces_to_sql = True
     reversible = True
@@ -49,7 +49,7 @@ class InstallLedger(Operation):
 class BindQuota(Operation):
     """Binds the table of a QuotaDefinition to the ledger: from here on its limits hold.
 
-    The binding is repeated here, for a migration must not change when the model does; a system check compares them.
+    The binding is repeated here, for a migration must not change when the model does; a check compares them.
     """
 
     reduces_to_sql = True
@@ -91,4 +91,4 @@ class BindQuota(Operation):
 
 def _execute(schema_editor: BaseDatabaseSchemaEditor, sql: str) -> None:
     """Without parameters, so that no percent sign of the SQL is read as a placeholder."""
-    schema_editor.execute(sql, None)  # type: ignore[arg-type]
+    schema_editor.execute(sql, None)

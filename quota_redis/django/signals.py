@@ -21,7 +21,7 @@ def connect() -> None:
     post_delete.connect(_edited, dispatch_uid="quota_redis.deleted")
 
 
-def _edited(sender: type, instance: Any, **_: Any) -> None:
+def _edited(instance: Any, **_: Any) -> None:
     if isinstance(instance, QuotaDefinition):
         push = partial(_push, type(instance), instance.subject)
         transaction.on_commit(push, using=quota_settings().database, robust=True)

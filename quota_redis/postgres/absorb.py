@@ -45,13 +45,16 @@ def absorb(
     return applied
 
 
-def absorb_soon(
-    counters: Counters, ledger: Ledger, connection: PgConnection, subject: str
-) -> bool:
+def absorb_soon(counters: Counters, ledger: Ledger, connection: PgConnection, subject: str) -> bool:
     """Absorb one subject, unless somebody did a moment ago or Redis is out of reach. Whether it was done."""
     try:
         first = counters.connection.command(
-            "SET", counters.keys.absorbing(subject), 1, "NX", "PX", int(PAUSE.total_seconds() * 1000)
+            "SET",
+            counters.keys.absorbing(subject),
+            1,
+            "NX",
+            "PX",
+            int(PAUSE.total_seconds() * 1000),
         )
         return bool(first) and absorb(counters, ledger, connection, [subject]) == 1
     except Unavailable as error:

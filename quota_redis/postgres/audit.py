@@ -1,5 +1,6 @@
 """audit: compare Redis, the used column and the ledger; name what differs, and repair it towards the ledger."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -203,10 +204,8 @@ def _audit_batch(
     counters: Counters, ledger: Ledger, connection: PgConnection, names: list[str]
 ) -> tuple[list[Drift], bool]:
     snapshots: list[Snapshot] | None = None
-    try:
+    with contextlib.suppress(Unavailable):
         snapshots = counters.snapshots(names)
-    except Unavailable:
-        pass
     with connection.transaction():
         known = ledger.read(connection, names)
         columns = _columns(ledger, connection, names)

@@ -11,7 +11,14 @@ from functools import partial
 from typing import Protocol
 
 from quota_redis.counters import Counters, new_hold_id
-from quota_redis.errors import Contention, InvalidArgument, QuotaMoved, SlotConflict, StateLost, Unavailable
+from quota_redis.errors import (
+    Contention,
+    InvalidArgument,
+    QuotaMoved,
+    SlotConflict,
+    StateLost,
+    Unavailable,
+)
 from quota_redis.postgres.absorb import absorb_soon
 from quota_redis.postgres.ledger import Ledger, PgConnection, refuse_transaction, translated
 from quota_redis.ranges import Ranges
@@ -314,7 +321,9 @@ class _Units:
     def _do(self, allowed: int) -> int:
         used = self._work(allowed)
         if isinstance(used, bool) or not isinstance(used, int) or not 0 <= used <= allowed:
-            raise InvalidArgument(f"work returned {used!r} for {allowed} units: return how many it did.")
+            raise InvalidArgument(
+                f"work returned {used!r} for {allowed} units: return how many it did."
+            )
         return used
 
     def _count(self, used: int, allowed: int) -> None:

@@ -45,17 +45,23 @@ def problems(connection: "psycopg.Connection[Any]", table: QuotaTable) -> dict[s
     if missing:
         found["function"] = f"SQL functions are missing: {', '.join(missing)}"
     if not constraint:
-        found["constraint"] = "the ledger's exclusion constraint is missing: slots could be used twice"
+        found["constraint"] = (
+            "the ledger's exclusion constraint is missing: slots could be used twice"
+        )
     if trigger != "O" and trigger != "A":
         state = "disabled" if trigger else "missing"
-        found["trigger"] = f"the trigger {table.trigger} on {table.table} is {state}: limits fail open"
+        found["trigger"] = (
+            f"the trigger {table.trigger} on {table.table} is {state}: limits fail open"
+        )
     elif tuple(arguments.split("\\000")[:-1]) != table.trigger_arguments:
         found["trigger"] = f"the trigger {table.trigger} was made for other names: install it again"
     if not found:
         open_ended = without_void_tail(connection, table)
         if open_ended:
             listed = ", ".join(map(str, open_ended))
-            found["void_tail"] = f"limited quotas have no void tail, so their limit does not hold: {listed}"
+            found["void_tail"] = (
+                f"limited quotas have no void tail, so their limit does not hold: {listed}"
+            )
     return found
 
 

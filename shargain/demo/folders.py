@@ -36,6 +36,17 @@ def locked(folder: Path) -> Iterator[int]:
         os.close(lock)
 
 
+@contextmanager
+def flocked(folder: Path) -> Iterator[None]:
+    """Hold a lock that is only ever held for moments, and is simply waited for."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def _acquire(lock: int, folder: Path) -> None:
     deadline = time.monotonic() + LOCK_SECONDS
     while True:

@@ -71,9 +71,7 @@ class OfferQuota(QuotaDefinition):
         null=True, blank=True, help_text="The first moment that no longer counts. Empty: no end."
     )
 
-    quota = Binding(
-        subject="target_id", limit="max_offers_per_period", used="used_offers_count"
-    )
+    quota = Binding(subject="target_id", limit="max_offers_per_period", used="used_offers_count")
 
     class Meta:
         verbose_name_plural = "offer quotas"

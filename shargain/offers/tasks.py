@@ -1,4 +1,4 @@
-"""The task that creates a batch. It may be delivered twice, and killed at any point: the batch id makes both harmless."""
+"""The task that creates a batch. It may come twice and die at any point: the batch id makes both harmless."""
 
 import logging
 from typing import Any

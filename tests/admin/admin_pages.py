@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from django.test import Client
+
 from shargain.offers.services.quota import QuotaInfo
 
 NewQuota = Callable[..., QuotaInfo]

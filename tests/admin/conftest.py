@@ -8,10 +8,10 @@ from admin_pages import NewQuota, Spend
 from django.contrib.auth.models import Permission
 from django.test import Client
 from django.utils import timezone
-from shargain.offers.services.offer_creation import NewOffer, create_offers
-from shargain.offers.services.quota import QuotaInfo, QuotaService
 
 from shargain.offers.models import ScrapingTarget
+from shargain.offers.services.offer_creation import NewOffer, create_offers
+from shargain.offers.services.quota import QuotaInfo, QuotaService
 
 
 @pytest.fixture

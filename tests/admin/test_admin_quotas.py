@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from admin_pages import NewQuota, Spend, cells, posted, text_of
+from django.contrib.admin.models import LogEntry
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -129,18 +130,21 @@ class TestList:
 
         assert [set(ids) for ids in asked] == [made]
 
-    def test_says_ledger_where_the_figures_are_not_live(
-        self, admin_client: Client, new_quota: NewQuota, spend: Spend, redis_down: None
+    def test_says_ledger_where_redis_cannot_be_asked(
+        self, admin_client: Client, new_quota: NewQuota, spend: Spend, settings: Any
     ) -> None:
-        new_quota(10)
+        new_quota(None, began=5)
+        new_quota(10, began=1)
         spend(4)
+        nobody_listens = {**settings.CACHES["quotas"], "LOCATION": "redis://127.0.0.1:1/0"}
+        settings.CACHES = {**settings.CACHES, "quotas": nobody_listens}
 
         html = text_of(admin_client, LIST)
 
-        assert cells(html, "counted_by") == ["ledger"]
-        assert cells(html, "usage") == ["4 / 10 4 / 10"]
-        assert cells(html, "held") == ["unknown"]
-        assert cells(html, "remaining") == ["at most 6"]
+        assert cells(html, "counted_by") == ["ledger", "ledger"]
+        assert cells(html, "usage") == ["4 / 10 4 / 10", "0 / unlimited"]
+        assert cells(html, "held") == ["unknown", "unknown"]
+        assert cells(html, "remaining") == ["at most 6", "unlimited"]
 
     @pytest.mark.parametrize("params", [{"q": "\0"}, {"q": "x" * 5000}, {"p": "9" * 30}])
     def test_bad_parameters_are_no_failure(
@@ -462,23 +466,24 @@ class TestDelete:
         assert "it was used, so close it instead" in response.content.decode()
         assert OfferQuota.objects.filter(pk=quota.id).exists()
 
-    def test_a_quota_that_is_used_after_the_page_was_shown_stays(
+    def test_a_quota_that_is_used_after_the_page_was_shown_stays_with_all_selected(
         self,
         admin_client: Client,
         new_quota: NewQuota,
         spend: Spend,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        quota = new_quota()
+        used, unused = new_quota(began=1), new_quota(began=-1)
         spend(1)
         monkeypatch.setattr("shargain.offers.admin.OfferQuotaAdmin.was_used", lambda *_: [])
 
-        alone = admin_client.post(page_of(quota, "delete"), {"post": "yes"}, follow=True)
-        among = act(admin_client, "delete_selected", quota, post="yes")
+        alone = admin_client.post(page_of(used, "delete"), {"post": "yes"}, follow=True)
+        among = act(admin_client, "delete_selected", used, unused, post="yes")
 
-        assert 'class="error"' in alone.content.decode()
-        assert 'class="error"' in among
-        assert OfferQuota.objects.filter(pk=quota.id).exists()
+        assert "close it instead" in alone.content.decode()
+        assert "close it instead" in among
+        assert OfferQuota.objects.count() == 2
+        assert not LogEntry.objects.exists()
 
     def test_one_used_quota_among_the_selected_keeps_them_all(
         self, admin_client: Client, new_quota: NewQuota, spend: Spend

@@ -241,31 +241,17 @@ def test_a_page_address_that_is_none_is_the_callers_mistake() -> None:
         extract_offers("", "bikes")
 
 
+KEYS = [
+    "@type", "@graph", "name", "url", "image", "offers", "price", "lowPrice", "item", "value",
+    "itemListElement", "mainEntity", "itemOffered", "priceSpecification", "additionalProperty",
+    "datePublished",
+]  # fmt: skip
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.dictionaries(
-            st.sampled_from(
-                [
-                    "@type",
-                    "@graph",
-                    "name",
-                    "url",
-                    "image",
-                    "offers",
-                    "price",
-                    "lowPrice",
-                    "item",
-                    "itemListElement",
-                    "mainEntity",
-                    "itemOffered",
-                    "priceSpecification",
-                    "additionalProperty",
-                    "value",
-                    "datePublished",
-                ]
-            ),
+            st.sampled_from(KEYS),
             inner
             | st.sampled_from(["Product", "Offer", "AggregateOffer", "ItemList", "/a", "1 000"]),
             max_size=6,

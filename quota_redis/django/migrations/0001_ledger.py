@@ -16,7 +16,15 @@ class Migration(migrations.Migration):
                 migrations.CreateModel(
                     name="LedgerEntry",
                     fields=[
-                        ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                        (
+                            "id",
+                            models.BigAutoField(
+                                auto_created=True,
+                                primary_key=True,
+                                serialize=False,
+                                verbose_name="ID",
+                            ),
+                        ),
                         ("namespace", models.CharField(max_length=32)),
                         ("quota_id", models.BigIntegerField()),
                         ("slots", django.contrib.postgres.fields.ranges.BigIntegerRangeField()),
@@ -27,7 +35,11 @@ class Migration(migrations.Migration):
                         "verbose_name_plural": "ledger entries",
                         "constraints": [
                             django.contrib.postgres.constraints.ExclusionConstraint(
-                                expressions=[("quota_id", "="), ("slots", "&&"), ("namespace", "=")],
+                                expressions=[
+                                    ("quota_id", "="),
+                                    ("slots", "&&"),
+                                    ("namespace", "="),
+                                ],
                                 name="quota_redis_ledger_slot_once",
                             )
                         ],
@@ -36,7 +48,15 @@ class Migration(migrations.Migration):
                 migrations.CreateModel(
                     name="SubjectVersion",
                     fields=[
-                        ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                        (
+                            "id",
+                            models.BigAutoField(
+                                auto_created=True,
+                                primary_key=True,
+                                serialize=False,
+                                verbose_name="ID",
+                            ),
+                        ),
                         ("namespace", models.CharField(max_length=32)),
                         ("subject", models.CharField(max_length=200)),
                         ("version", models.BigIntegerField()),
@@ -53,7 +73,15 @@ class Migration(migrations.Migration):
                 migrations.CreateModel(
                     name="SubjectMark",
                     fields=[
-                        ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                        (
+                            "id",
+                            models.BigAutoField(
+                                auto_created=True,
+                                primary_key=True,
+                                serialize=False,
+                                verbose_name="ID",
+                            ),
+                        ),
                         ("namespace", models.CharField(max_length=32)),
                         ("subject", models.CharField(max_length=200)),
                     ],

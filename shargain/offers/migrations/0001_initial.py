@@ -7,7 +7,6 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
@@ -16,80 +15,188 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
-            name='FailedBatch',
+            name="FailedBatch",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('batch_id', models.UUIDField(unique=True)),
-                ('target_id', models.BigIntegerField(db_index=True)),
-                ('payload', models.JSONField()),
-                ('error', models.TextField()),
-                ('attempts', models.PositiveIntegerField()),
-                ('failed_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("batch_id", models.UUIDField(unique=True)),
+                ("target_id", models.BigIntegerField(db_index=True)),
+                ("payload", models.JSONField()),
+                ("error", models.TextField()),
+                ("attempts", models.PositiveIntegerField()),
+                (
+                    "failed_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), editable=False
+                    ),
+                ),
             ],
             options={
-                'verbose_name_plural': 'failed batches',
+                "verbose_name_plural": "failed batches",
             },
         ),
         migrations.CreateModel(
-            name='ScrapingTarget',
+            name="ScrapingTarget",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=200)),
-                ('is_active', models.BooleanField(default=True)),
-                ('owner', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='scraping_targets', to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("name", models.CharField(max_length=200)),
+                ("is_active", models.BooleanField(default=True)),
+                (
+                    "owner",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="scraping_targets",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='OfferQuota',
+            name="OfferQuota",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('max_offers_per_period', models.BigIntegerField(blank=True, help_text='Most offers in the period. Empty means unlimited.', null=True)),
-                ('used_offers_count', models.BigIntegerField(default=0, editable=False)),
-                ('period_start', models.DateTimeField(help_text='The first moment that counts.')),
-                ('period_end', models.DateTimeField(blank=True, help_text='The first moment that no longer counts. Empty: no end.', null=True)),
-                ('target', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='quotas', to='offers.scrapingtarget')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "max_offers_per_period",
+                    models.BigIntegerField(
+                        blank=True,
+                        help_text="Most offers in the period. Empty means unlimited.",
+                        null=True,
+                    ),
+                ),
+                ("used_offers_count", models.BigIntegerField(default=0, editable=False)),
+                ("period_start", models.DateTimeField(help_text="The first moment that counts.")),
+                (
+                    "period_end",
+                    models.DateTimeField(
+                        blank=True,
+                        help_text="The first moment that no longer counts. Empty: no end.",
+                        null=True,
+                    ),
+                ),
+                (
+                    "target",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="quotas",
+                        to="offers.scrapingtarget",
+                    ),
+                ),
             ],
             options={
-                'verbose_name_plural': 'offer quotas',
+                "verbose_name_plural": "offer quotas",
             },
         ),
         migrations.CreateModel(
-            name='Offer',
+            name="Offer",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('url', models.CharField(max_length=2048)),
-                ('title', models.CharField(max_length=500)),
-                ('price', models.DecimalField(blank=True, decimal_places=2, max_digits=12, null=True)),
-                ('main_image_url', models.CharField(blank=True, max_length=2048)),
-                ('list_url', models.CharField(blank=True, max_length=2048)),
-                ('metadata', models.JSONField(blank=True, default=dict)),
-                ('published_at', models.DateTimeField(blank=True, null=True)),
-                ('closed_at', models.DateTimeField(blank=True, null=True)),
-                ('last_check_at', models.DateTimeField(blank=True, null=True)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
-                ('batch_id', models.UUIDField(editable=False, help_text='The batch that created this offer.')),
-                ('quota', models.ForeignKey(blank=True, db_constraint=False, help_text='The quota that counted this offer; empty where none was active.', null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to='offers.offerquota')),
-                ('target', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='offers', to='offers.scrapingtarget')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("url", models.CharField(max_length=2048)),
+                ("title", models.CharField(max_length=500)),
+                (
+                    "price",
+                    models.DecimalField(blank=True, decimal_places=2, max_digits=12, null=True),
+                ),
+                ("main_image_url", models.CharField(blank=True, max_length=2048)),
+                ("list_url", models.CharField(blank=True, max_length=2048)),
+                ("metadata", models.JSONField(blank=True, default=dict)),
+                ("published_at", models.DateTimeField(blank=True, null=True)),
+                ("closed_at", models.DateTimeField(blank=True, null=True)),
+                ("last_check_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), editable=False
+                    ),
+                ),
+                (
+                    "batch_id",
+                    models.UUIDField(
+                        editable=False, help_text="The batch that created this offer."
+                    ),
+                ),
+                (
+                    "quota",
+                    models.ForeignKey(
+                        blank=True,
+                        db_constraint=False,
+                        help_text="The quota that counted this offer; empty where none was active.",
+                        null=True,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="+",
+                        to="offers.offerquota",
+                    ),
+                ),
+                (
+                    "target",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="offers",
+                        to="offers.scrapingtarget",
+                    ),
+                ),
             ],
         ),
         migrations.AddConstraint(
-            model_name='offerquota',
-            constraint=models.UniqueConstraint(fields=('target', 'period_start'), name='offerquota_target_start_unique'),
+            model_name="offerquota",
+            constraint=models.UniqueConstraint(
+                fields=("target", "period_start"), name="offerquota_target_start_unique"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='offerquota',
-            constraint=models.CheckConstraint(condition=models.Q(('period_end', None), ('period_end__gt', models.F('period_start')), _connector='OR'), name='offerquota_end_after_start'),
+            model_name="offerquota",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("period_end", None),
+                    ("period_end__gt", models.F("period_start")),
+                    _connector="OR",
+                ),
+                name="offerquota_end_after_start",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='offerquota',
-            constraint=models.CheckConstraint(condition=models.Q(('max_offers_per_period', None), models.Q(('max_offers_per_period__gte', 0), ('max_offers_per_period__lte', 1000000000000)), _connector='OR'), name='offerquota_limit_in_range'),
+            model_name="offerquota",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("max_offers_per_period", None),
+                    models.Q(
+                        ("max_offers_per_period__gte", 0),
+                        ("max_offers_per_period__lte", 1000000000000),
+                    ),
+                    _connector="OR",
+                ),
+                name="offerquota_limit_in_range",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='offerquota',
-            constraint=models.CheckConstraint(condition=models.Q(('used_offers_count__gte', 0)), name='offerquota_used_not_negative'),
+            model_name="offerquota",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("used_offers_count__gte", 0)),
+                name="offerquota_used_not_negative",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='offer',
-            constraint=models.UniqueConstraint(fields=('target', 'url'), name='offer_target_url_unique'),
+            model_name="offer",
+            constraint=models.UniqueConstraint(
+                fields=("target", "url"), name="offer_target_url_unique"
+            ),
         ),
     ]

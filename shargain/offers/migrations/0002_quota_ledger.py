@@ -10,7 +10,9 @@ QUOTA = Binding(subject="target_id", limit="max_offers_per_period", used="used_o
 
 
 def _function_sql() -> str:
-    text = (Path(__file__).parent.parent / "sql" / "create_offers_v1.sql").read_text(encoding="utf-8")
+    text = (Path(__file__).parent.parent / "sql" / "create_offers_v1.sql").read_text(
+        encoding="utf-8"
+    )
     namespace = settings.QUOTA_REDIS["NAMESPACE"]
     return text.replace("{namespace}", namespace).replace("{prefix}", QUOTA.prefix)
 

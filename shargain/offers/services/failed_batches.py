@@ -14,11 +14,10 @@ MAX_ERROR = 2_000
 def keep(payload: Any, error: Exception, attempts: int) -> None:
     """Store a batch and why it failed; the same batch again replaces what was stored."""
     target_id = payload.get("target_id") if isinstance(payload, dict) else None
-    is_number = isinstance(target_id, int) and not isinstance(target_id, bool)
     FailedBatch.objects.update_or_create(
         batch_id=_batch_id(payload),
         defaults={
-            "target_id": target_id if is_number and abs(target_id) < 2**63 else 0,
+            "target_id": target_id if isinstance(target_id, int) and abs(target_id) < 2**63 else 0,
             "payload": _storable(payload),
             "error": f"{type(error).__name__}: {error}".replace("\0", "\\0")[:MAX_ERROR],
             "attempts": attempts,

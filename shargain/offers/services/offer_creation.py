@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
@@ -21,15 +21,17 @@ MAX_BATCH = 1000
 MAX_TITLE = 500
 MAX_METADATA_BYTES = 16_384
 MAX_PRICE = Decimal("9999999999.99")
+MAX_DECIMALS = 10
+"""Decimals of a price that are read; two are kept."""
 
 offers_created = Signal()
-"""Sent once a batch is decided: target_id, batch_id and the created NewOffers. A batch that is delivered again
-sends it again for what it made, so that nothing that follows a creation is lost; receivers must bear that."""
+"""Sent once a batch is decided: target_id, batch_id and the created NewOffers. A batch that is delivered
+again sends it again for what it made, so that nothing that follows a creation is lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewOffer:
-    """An offer as a scraper found it. price in the marketplace's currency, two decimals; empty text for unknown."""
+    """An offer as a scraper found it; price in the marketplace's currency, empty text for unknown."""
 
     url: str
     title: str
@@ -83,7 +85,9 @@ def create_offers(target_id: int, offers: Sequence[NewOffer], *, batch_id: UUID)
     batch = _Batch(target_id, batch_id, offers)
     spent = QuotaService().spend(target_id, batch)
     result = BatchResult(batch_id, batch.outcomes(), batch.quota_info(spent))
-    made = [o for o, outcome in zip(offers, result.outcomes, strict=True) if outcome is Outcome.CREATED]
+    made = [
+        o for o, outcome in zip(offers, result.outcomes, strict=True) if outcome is Outcome.CREATED
+    ]
     if made:
         offers_created.send(sender=None, target_id=target_id, batch_id=batch_id, offers=made)
     return result
@@ -104,9 +108,7 @@ def validate_offer(offer: NewOffer, index: int | None = None) -> None:
             _check_url(name, value, index)
     _check_price(offer.price, index)
     _check_metadata(offer.metadata, index)
-    moment = offer.published_at
-    if moment is not None and (not isinstance(moment, datetime) or moment.utcoffset() is None):
-        raise _invalid(index, "published_at", f"is {moment!r}: give a datetime with a time zone")
+    _check_moment(offer.published_at, index)
 
 
 def _invalid(index: int | None, name: str, what: str) -> InvalidBatch:
@@ -141,6 +143,21 @@ def _check_price(price: object, index: int | None) -> None:
         return
     if not isinstance(price, Decimal) or not price.is_finite() or not 0 <= price <= MAX_PRICE:
         raise _invalid(index, "price", f"is {price}: give a decimal from 0 to {MAX_PRICE}")
+    if -int(price.as_tuple().exponent) > MAX_DECIMALS:
+        raise _invalid(index, "price", f"is {price}: give at most {MAX_DECIMALS} decimals")
+
+
+def _check_moment(moment: object, index: int | None) -> None:
+    if moment is None:
+        return
+    if not isinstance(moment, datetime) or moment.utcoffset() is None:
+        raise _invalid(index, "published_at", f"is {moment!r}: give a datetime with a time zone")
+    try:
+        moment.astimezone(UTC)
+    except OverflowError:
+        raise _invalid(
+            index, "published_at", f"is {moment}: give a year from 1 to 9999 UTC"
+        ) from None
 
 
 def _check_metadata(metadata: object, index: int | None) -> None:
@@ -153,8 +170,16 @@ def _check_metadata(metadata: object, index: int | None) -> None:
         raise _invalid(index, "metadata", f"is no JSON: {error}") from None
     if size > MAX_METADATA_BYTES:
         raise _invalid(index, "metadata", f"has {size} bytes: give at most {MAX_METADATA_BYTES}")
-    if "\\u0000" in text:
+    if _has_nul(metadata):
         raise _invalid(index, "metadata", "has a NUL character: remove it")
+
+
+def _has_nul(value: object) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_nul, value)) or any(map(_has_nul, value.values()))
+    if isinstance(value, (list, tuple)):
+        return any(map(_has_nul, value))
+    return isinstance(value, str) and "\0" in value
 
 
 class _Batch:

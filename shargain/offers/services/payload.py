@@ -27,7 +27,9 @@ def batch_from_json(payload: Any) -> tuple[int, UUID, list[NewOffer]]:
         raise InvalidBatch(f"The payload is {type(payload).__name__}: give an object.")
     target_id, listed = payload.get("target_id"), payload.get("offers")
     if isinstance(target_id, bool) or not isinstance(target_id, int) or not 0 < target_id < 2**63:
-        raise InvalidBatch(f"target_id is {target_id!r}: give a target's number.", field="target_id")
+        raise InvalidBatch(
+            f"target_id is {target_id!r}: give a target's number.", field="target_id"
+        )
     try:
         batch_id = UUID(str(payload.get("batch_id")))
     except ValueError:

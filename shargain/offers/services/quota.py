@@ -4,11 +4,11 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, cast
 
 import psycopg
 from django.db import DatabaseError, IntegrityError, transaction
-from django.db.models import F
+from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from quota_redis import (
@@ -16,7 +16,6 @@ from quota_redis import (
     InvalidArgument,
     Quota,
     Reservation,
-    StateLost,
     Unavailable,
     Usage,
 )
@@ -107,7 +106,7 @@ class QuotaService:
     def get_active_quota(self, target: Target) -> QuotaInfo | None:
         """The quota that rules the target now, the latest start among the active ones, or None."""
         with _outages():
-            quota = OfferQuota.objects.active().filter(target_id=_id(target)).first()
+            quota = _active().filter(target_id=_id(target)).first()
             return self._infos([quota])[0] if quota else None
 
     def set_new_quota(
@@ -187,14 +186,14 @@ class QuotaService:
     def describe(self, quota_ids: Sequence[int]) -> dict[int, QuotaInfo]:
         """Live numbers of many quotas, in one query and one round trip."""
         with _outages():
-            quotas = OfferQuota.objects.filter(pk__in=quota_ids)
+            quotas = cast("QuerySet[OfferQuota]", OfferQuota.objects.filter(pk__in=quota_ids))
             return {info.id: info for info in self._infos(list(quotas))}
 
     def active_quotas(self, target_ids: Sequence[int]) -> dict[int, QuotaInfo]:
         """The quota that rules each of the targets; targets without one are left out."""
         with _outages():
             quotas = (
-                OfferQuota.objects.active()
+                _active()
                 .filter(target_id__in=target_ids)
                 .order_by("target_id", "-period_start")
                 .distinct("target_id")
@@ -330,6 +329,10 @@ def _engine() -> Engine:
     return engine_for(OfferQuota)
 
 
+def _active() -> "QuerySet[OfferQuota]":
+    return cast("QuerySet[OfferQuota]", OfferQuota.objects.active())
+
+
 def _id(target: Target) -> int:
     return target.pk if isinstance(target, ScrapingTarget) else target
 
@@ -370,7 +373,7 @@ def _live_usage(live: dict[str, Snapshot], quota: OfferQuota) -> Usage | None:
 def _used_by_ledger(engine: Engine, quota_ids: Sequence[int]) -> dict[int, int]:
     from django.db import connections
 
-    wrapper = connections[engine.database]
+    wrapper: Any = connections[engine.database]
     wrapper.ensure_connection()
     return engine.ledger.used(wrapper.connection, quota_ids)
 

@@ -37,7 +37,9 @@ class Command(BaseCommand):
 def _as_text(report: AuditReport) -> str:
     lines = [f"{report.subjects} subjects, {len(report.drifts)} differences"]
     if not report.is_complete:
-        lines.append("Redis was out of reach for a part: only counts and ledger were compared there")
+        lines.append(
+            "Redis was out of reach for a part: only counts and ledger were compared there"
+        )
     lines += [f"{code}: {sentence}" for code, sentence in report.problems.items()]
     lines += [
         f"{d.subject} quota {d.quota_id}: {d.reason} (ledger {d.ledger}, count {d.column}, Redis {d.redis})"

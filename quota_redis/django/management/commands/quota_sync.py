@@ -18,7 +18,8 @@ class Command(BaseCommand):
                 is_complete = is_complete and report.is_complete
                 self.stdout.write(
                     f"{engine.ledger.table.table}: {report.counts} counts of {report.subjects} subjects, "
-                    f"{report.absorbed} absorbed" + ("; another sync is running" if report.was_running else "")
+                    f"{report.absorbed} absorbed"
+                    + ("; another sync is running" if report.was_running else "")
                 )
         except QuotaError as error:
             raise CommandError(str(error)) from error
