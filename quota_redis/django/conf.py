@@ -52,14 +52,15 @@ def errors_in(raw: Any) -> list[str]:
     if not isinstance(raw, dict):
         return [f"QUOTA_REDIS is {raw!r}: give a dict with ALIAS and NAMESPACE."]
     found = [f"QUOTA_REDIS has no {name}." for name in _REQUIRED if name not in raw]
-    for name, value in raw.items():
+    given: dict[str, Any] = raw
+    for name, value in given.items():
         if name not in _TYPES:
             found.append(f"QUOTA_REDIS has an unknown key {name!r}: use {', '.join(_TYPES)}.")
         elif not isinstance(value, _TYPES[name]) or isinstance(value, bool):
             found.append(
                 f"QUOTA_REDIS[{name!r}] is {value!r}, which is no {_TYPES[name][0].__name__}."
             )
-        elif name in _SPANS and not _SPANS[name][0] <= value <= _SPANS[name][1]:
+        elif name in _SPANS and not _SPANS[name][0] <= float(str(value)) <= _SPANS[name][1]:
             lowest, highest = _SPANS[name]
             found.append(
                 f"QUOTA_REDIS[{name!r}] is {value}: give seconds from {lowest:g} to {highest:g}."

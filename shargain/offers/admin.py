@@ -32,6 +32,8 @@ MAX_SHOWN_CHARACTERS = 20_000
 MAX_SHOWN_URL = 80
 MAX_SHOWN_ERROR = 120
 MAX_RETRIED = 1000
+# Shares of the limit from which the bar changes its colour, once and once more.
+SCARCE_FROM, RARE_FROM = 0.8, 0.95
 
 
 class State(TextChoices):
@@ -71,10 +73,14 @@ def usage_bar(info: QuotaInfo | None) -> str | SafeString:
     if limit is None:
         return text
     # A limit of 0 is spent from the start, and a meter needs a maximum above its minimum.
+    full, value = (limit, min(info.used, limit)) if limit else (1, 1)
     return format_html(
-        '<meter class="quota-usage" min="0" max="{}" value="{}" aria-label="used">{}</meter> {}',
-        limit or 1,
-        min(info.used, limit) if limit else 1,
+        '<meter class="quota-usage" min="0" max="{}" value="{}" low="{}" high="{}" optimum="0"'
+        ' aria-label="used">{}</meter> {}',
+        full,
+        value,
+        full * SCARCE_FROM,
+        full * RARE_FROM,
         text,
         text,
     )
@@ -367,6 +373,7 @@ class OfferAdmin(ReadOnlyAdmin):
     date_hierarchy = "created_at"
     ordering = ("-pk",)
     show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
     fields = (
         "title",
         "target",
