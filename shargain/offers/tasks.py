@@ -4,6 +4,8 @@ import logging
 from typing import Any
 
 from celery import Task, shared_task
+from celery.exceptions import Reject
+from django.db import DatabaseError
 
 from shargain.offers.services import failed_batches
 from shargain.offers.services.errors import InvalidBatch, ServiceUnavailable, UnknownTarget
@@ -34,12 +36,15 @@ def create_batch(self: "Task[Any, None]", payload: dict[str, Any], attempts: int
         target_id, batch_id, offers = batch_from_json(payload)
         result = create_offers(target_id, offers, batch_id=batch_id)
     except (InvalidBatch, UnknownTarget) as error:
-        failed_batches.keep(payload, error, attempts + 1)
-        logger.warning("batch cannot be created: %s", error)
+        _keep(self, payload, attempts + 1, error)
         return
-    except Exception as error:  # noqa: BLE001  whatever it is, the batch must not be lost
-        _try_again(self, payload, attempts, error)
-        return
+    except Exception as error:
+        is_outage = isinstance(error, ServiceUnavailable) and not failed_batches.is_database_up()
+        attempts += not is_outage
+        if attempts >= MAX_ATTEMPTS:
+            _keep(self, payload, attempts, error)
+            return
+        raise _again(self, payload, attempts, error) from error
     logger.info(
         "batch %s of target %d: %d created, %d duplicates, %d discarded",
         batch_id,
@@ -50,15 +55,24 @@ def create_batch(self: "Task[Any, None]", payload: dict[str, Any], attempts: int
     )
 
 
-def _try_again(
+def _keep(
     task: "Task[Any, None]", payload: dict[str, Any], attempts: int, error: Exception
 ) -> None:
-    is_outage = isinstance(error, ServiceUnavailable) and not failed_batches.is_database_up()
-    attempts += not is_outage
-    if attempts >= MAX_ATTEMPTS:
+    try:
         failed_batches.keep(payload, error, attempts)
-        logger.error("batch failed %d times and is kept: %s", attempts, error)
-        return
+    except DatabaseError as outage:
+        raise _again(task, payload, attempts - 1, outage) from error
+    logger.error("batch failed for good and is kept, after %d attempts: %s", attempts, error)
+
+
+def _again(
+    task: "Task[Any, None]", payload: dict[str, Any], attempts: int, error: Exception
+) -> Exception:
+    """What to raise so that the batch comes again after a pause, longer each time."""
     pause = min(2 ** min(task.request.retries, 6), MAX_PAUSE)
     logger.warning("batch is tried again in %d s: %s: %s", pause, type(error).__name__, error)
-    raise task.retry(args=(payload, attempts), countdown=pause, exc=error)
+    try:
+        return task.retry(args=(payload, attempts), countdown=pause, exc=error, throw=False)
+    except Reject as rejected:
+        # The broker did not take the next attempt: this one must not be acknowledged, or the batch is lost.
+        return Reject(rejected, requeue=True)
