@@ -1,8 +1,11 @@
 """A circuit breaker: a server that keeps failing is left alone for a moment, then tried by one call at a time."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable
+
+logger = logging.getLogger(__name__)
 
 
 class Breaker:
@@ -37,10 +40,14 @@ class Breaker:
             return True
 
     def succeeded(self) -> None:
+        if self._failed >= self._failures:
+            logger.warning("Redis answers again.")
         self._failed = 0
 
-    def failed(self) -> None:
+    def failed(self, error: Exception) -> None:
         with self._lock:
             self._failed += 1
+            if self._failed == self._failures:
+                logger.warning("Redis is left alone for %.1f s at a time: %s", self._pause, error)
             if self._failed >= self._failures:
                 self._retry_at = self._clock() + self._pause

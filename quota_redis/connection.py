@@ -95,7 +95,7 @@ class Connection:
         except (RedisError, OSError) as error:
             translated = translate(error)
             if isinstance(translated, Unavailable):
-                self.breaker.failed()
+                self.breaker.failed(error)
             raise translated from error
         self.breaker.succeeded()
         return reply

@@ -32,6 +32,7 @@ from quota_redis.types import (
 
 DEFAULT_LEASE = timedelta(seconds=15)
 DEFAULT_REMEMBER = timedelta(hours=1)
+MAX_SKEW = timedelta(hours=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -69,6 +70,10 @@ class Counters:
         self.keys = Keys(namespace)
         self.connection = Connection(client)
         self._lease_ms = milliseconds("lease", lease, timedelta(days=1))
+        if not timedelta(0) <= boundary_skew <= MAX_SKEW:
+            raise InvalidArgument(
+                f"boundary_skew is {boundary_skew!r}: give a timedelta from 0 to {MAX_SKEW}."
+            )
         self._skew_us = boundary_skew // timedelta(microseconds=1)
 
     @classmethod
@@ -153,10 +158,14 @@ class Counters:
     ) -> Reservation | Denied | NoQuota:
         """Hold up to `amount` units (1 to 1,000) for the lease; fewer where fewer are free.
 
-        A hold id of the caller's makes the call repeatable: the same id gives the first answer again.
+        A hold id of the caller's, of 1 to 64 bytes, makes the call repeatable: the same id gives the first
+        answer again.
         """
         check_integer("amount", amount, 1, MAX_RESERVE)
-        hold_id = hold_id or new_hold_id()
+        if hold_id is None:
+            hold_id = new_hold_id()
+        else:
+            check_text("hold id", hold_id)
         reply = self.connection.run(
             "reserve",
             self._keys(subject),

@@ -30,6 +30,7 @@ def absorb(
     with translated(), connection.transaction():
         known = ledger.read(connection, names)
         write_last_counts(ledger, connection, seen, known)
+    _forget_impossible(counters, seen, known)
     calls = [
         (
             [counters.keys.subject(now.subject), counters.keys.changed(now.subject)],
@@ -58,8 +59,23 @@ def absorb_soon(counters: Counters, ledger: Ledger, connection: PgConnection, su
         )
         return bool(first) and absorb(counters, ledger, connection, [subject]) == 1
     except Unavailable as error:
-        logger.warning("absorb of %s is left to the periodic task: %s", subject, error)
+        logger.debug("absorb of %s is left to the periodic task: %s", subject, error)
         return False
+
+
+def _forget_impossible(
+    counters: Counters, seen: Sequence[Snapshot], known: Sequence[LedgerSubject]
+) -> None:
+    """Drop hashes of a version that PostgreSQL, asked later, does not have: it was restored from a backup."""
+    for snapshot, now in zip(seen, known, strict=True):
+        if snapshot.version > now.version:
+            logger.warning(
+                "%s is at version %d in Redis and %d in PostgreSQL: Redis forgets it",
+                now.subject,
+                snapshot.version,
+                now.version,
+            )
+            counters.connection.command("DEL", counters.keys.subject(now.subject))
 
 
 def write_last_counts(

@@ -20,7 +20,7 @@ from quota_redis.postgres.schema import problems
 from quota_redis.postgres.sync import writing_counts
 from quota_redis.types import QuotaState, Snapshot
 
-BATCH = 500
+BATCH = 200
 COMPACT_ABOVE = 500
 """Rows of one quota in the ledger above which compaction merges them."""
 

@@ -146,6 +146,7 @@ class _Call:
         self._absorb_soon = partial(absorb_soon, counters, ledger, connection, subject)
         self._must_absorb = False
         self._doubtful_hold: str | None = None
+        self._conflicting_hold: str | None = None
         self._busy = 0
         self._absorbed = 0
         self.course = Course()
@@ -168,8 +169,9 @@ class _Call:
             self._direct()
         if self._doubtful_hold:
             self._counters.release(self._subject, self._doubtful_hold, wait=False)
-        if self._must_absorb:
-            self._absorb_soon()
+        if self._must_absorb and self._absorb_soon() and self._conflicting_hold:
+            # Absorb has cut it down to what is really free.
+            self._counters.release(self._subject, self._conflicting_hold, wait=False)
 
     def _ask(self) -> Reservation | Denied | NoQuota | _Next:
         hold_id = new_hold_id()
@@ -215,7 +217,8 @@ class _Call:
                 return _Next.AGAIN
             used = self._work.with_slots(answer)
         except SlotConflict:
-            # The hold stays: whose slots they are, absorb finds out from the ledger.
+            # Given back now, its taken slots would go out again: absorb has to look at them first.
+            self._conflicting_hold = getattr(answer, "hold_id", None)
             return self._disagreed()
         except QuotaMoved:
             self._give_back(answer)

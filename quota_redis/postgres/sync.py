@@ -15,7 +15,7 @@ from quota_redis.types import Snapshot
 
 logger = logging.getLogger(__name__)
 
-BATCH = 500
+BATCH = 200
 
 
 @dataclass(frozen=True, slots=True)
