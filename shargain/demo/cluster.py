@@ -18,6 +18,7 @@ from pathlib import Path
 
 from shargain.demo import folders
 from shargain.demo.folders import ServerError
+from shargain.demo.supervisor import TAIL_LINES
 
 USER = "shargain"
 UNPRIVILEGED = "nobody"
@@ -172,7 +173,8 @@ class Cluster:
             extra_groups=[] if account else None,
         )
         if done.returncode:
-            output = done.stdout.decode("utf-8", "replace").strip()
+            lines = done.stdout.decode("utf-8", "replace").splitlines()[-TAIL_LINES:]
+            output = "\n".join(lines)
             raise ServerError(f"PostgreSQL cannot make its data in {self.place}:\n{output}")
 
 

@@ -370,7 +370,6 @@ class OfferAdmin(ReadOnlyAdmin):
     list_select_related = ("target", "quota")
     search_fields = ("url", "title")
     search_help_text = "Part of a url or of a title"
-    date_hierarchy = "created_at"
     ordering = ("-pk",)
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER

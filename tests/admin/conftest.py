@@ -52,6 +52,7 @@ def spend(target: ScrapingTarget) -> Spend:
             for number in range(count)
         ]
         create_offers(of.pk, offers, batch_id=batch)
+        QuotaService().flush()
 
     return make
 

@@ -146,7 +146,9 @@ class TestList:
         assert cells(html, "held") == ["unknown", "unknown"]
         assert cells(html, "remaining") == ["at most 6", "unlimited"]
 
-    @pytest.mark.parametrize("params", [{"q": "\0"}, {"q": "x" * 5000}, {"p": "9" * 30}])
+    @pytest.mark.parametrize(
+        "params", [{"q": "\0"}, {"q": "x" * 5000}, {"p": "9" * 30}, {"_facets": "True"}]
+    )
     def test_bad_parameters_are_no_failure(
         self, admin_client: Client, new_quota: NewQuota, params: dict[str, str]
     ) -> None:

@@ -5,8 +5,10 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from django.db import DatabaseError, connection
+from kombu.exceptions import OperationalError as BrokerError
 
 from shargain.offers.models import FailedBatch
+from shargain.offers.services.errors import ServiceUnavailable
 
 MAX_ERROR = 2_000
 
@@ -26,12 +28,18 @@ def keep(payload: Any, error: Exception, attempts: int) -> None:
 
 
 def retry(batch_ids: Sequence[UUID]) -> int:
-    """Hand failed batches to the workers again; returns how many. A batch leaves the table once it is queued."""
+    """Hand failed batches to the workers again; returns how many. A batch leaves the table once it is queued.
+
+    Raises ServiceUnavailable where the broker takes none; those that it did not take stay.
+    """
     from shargain.offers.tasks import create_batch
 
     queued = 0
     for batch in FailedBatch.objects.filter(batch_id__in=batch_ids).order_by("pk"):
-        create_batch.delay(batch.payload)
+        try:
+            create_batch.delay(batch.payload)
+        except BrokerError as error:
+            raise ServiceUnavailable(f"the broker did not take batch {batch}: {error}") from error
         batch.delete()
         queued += 1
     return queued
