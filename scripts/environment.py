@@ -134,17 +134,12 @@ def _make_with_pip(python: str, lock: int) -> None:
 def _install(installer: list[str], lock: int) -> None:
     # The lock names every package, so nothing has to be resolved; no package may run a build.
     options = ["--require-hashes", "--no-deps", "--only-binary", ":all:", "-r", str(REQUIREMENTS)]
-    what = f"Installing {REQUIREMENTS.relative_to(ROOT)} (a minute or less)"
-    try:
-        _run([*installer, *options], what, lock)
-    except SetupError as failure:
-        raise SetupError(
-            f"{failure}\nThe packages could not be installed: check that the package registry can"
-            " be reached from here, and start again."
-        ) from None
+    what = f"Installing {REQUIREMENTS.relative_to(ROOT)}"
+    cure = ": check that the package registry can be reached from here, and start again"
+    _run([*installer, *options], what, lock, cure)
 
 
-def _run(command: list[str], what: str, lock: int) -> None:
+def _run(command: list[str], what: str, lock: int, cure: str = "") -> None:
     """Run a command, with a sign of life every other second; its output is kept for a failure."""
     print(f"{what} ...", file=sys.stderr, flush=True)
     began = time.monotonic()
@@ -162,8 +157,8 @@ def _run(command: list[str], what: str, lock: int) -> None:
             print(f"  {time.monotonic() - began:.0f} s {lines[:90]}", file=sys.stderr, flush=True)
         if process.returncode:
             raise SetupError(
-                f"{_tail(output.fileno(), TAIL_LINES)}\n{what} failed with status"
-                f" {process.returncode}; above are its last lines."
+                f"{_tail(output.fileno(), TAIL_LINES)}\n"
+                f"{what} failed with status {process.returncode}, see above{cure}."
             )
 
 

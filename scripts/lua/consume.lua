@@ -48,7 +48,7 @@ end
 local text = redis.call('HGET', subject_key, 'q' .. active.quota)
 if not text then return {'UNKNOWN'} end
 local state = read_state(text)
-if state.free < amount then
+if available(active, state) < amount then
   return {refusal(state, now, false), active.quota, active.limit, active.usable - state.free - state.held, state.held}
 end
 

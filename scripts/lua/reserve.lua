@@ -7,7 +7,7 @@
 --   amount        slots wanted, 1 to 1000; fewer are held where fewer are free or their ranges are more than 8
 --   hold_id       new for every attempt; the same id again gives the first answer again
 --   lease_ms      how long the hold lives, 1 to 86400000
---   skew_us       how near to a boundary FULL is not to be believed
+--   skew_us       how near to a boundary FULL is not to be believed, 0 to 3600000000
 -- Returns
 --   {'SLOTS', quota, version, limit, used, held, ranges}
 --   {'FULL' | 'BUSY' | 'EXPIRED' | 'BOUNDARY', quota, version, limit, used, held}
@@ -22,6 +22,7 @@ local MAX_RANGES = 8
 
 if not is_integer_between(amount, 1, 1000) then return redis.error_reply('QUOTA amount must be an integer from 1 to 1000') end
 if not is_integer_between(lease_ms, 1, 86400000) then return redis.error_reply('QUOTA lease_ms must be an integer from 1 to 86400000') end
+if not is_integer_between(skew_us, 0, 3600000000) then return redis.error_reply('QUOTA skew_us must be an integer from 0 to 3600000000') end
 if #hold_id < 1 or #hold_id > 64 then return redis.error_reply('QUOTA hold_id must have 1 to 64 bytes') end
 
 local found = redis.call('HMGET', subject_key, 'd', 'h' .. hold_id)
@@ -44,11 +45,13 @@ if not active then return {'NO_QUOTA', version} end
 local text = redis.call('HGET', subject_key, 'q' .. active.quota)
 if not text then return {'UNKNOWN'} end
 local state = read_state(text)
-if state.free == 0 then
+local most = available(active, state)
+if most <= 0 then
   return answer(refusal(state, now, is_near), active.quota, active.limit, active.usable, state)
 end
 
-local wanted, granted, at = amount, {}, 1
+local asked = math.min(amount, most)
+local wanted, granted, at = asked, {}, 1
 while wanted > 0 and #granted < MAX_RANGES do
   local from, to, lo, hi = string.find(state.ranges, '^(%d+)-(%d+),?', at)
   if not from then break end
@@ -66,7 +69,7 @@ while wanted > 0 and #granted < MAX_RANGES do
 end
 if at > 1 then state.ranges = string.sub(state.ranges, at) end
 
-local got, expires = amount - wanted, math.floor(now / 1000) + lease_ms
+local got, expires = asked - wanted, math.floor(now / 1000) + lease_ms
 state.free, state.held = state.free - got, state.held + got
 state.earliest = state.holds == 0 and expires or math.min(state.earliest, expires)
 state.holds = state.holds + 1

@@ -1,5 +1,7 @@
 """Looks into the queue of the Celery broker, whatever kind of broker it is."""
 
+from kombu.exceptions import OperationalError
+
 from shargain.celery import app
 
 
@@ -13,6 +15,6 @@ def queued() -> int | None:
         except connection.channel_errors:
             # A broker need not keep a queue that is empty.
             return 0
-        except connection.connection_errors:
+        except (*connection.connection_errors, OperationalError):
             return None
         return int(queue.message_count)

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 
 import django
 
+from shargain.stopping import StopRequest
+
 BATCH = 20
 REACH = 60
 """How many listings back from the newest a batch may begin."""
@@ -37,9 +39,10 @@ def post(target_ids: Sequence[int], pause: float, new_per_second: float) -> None
     """Post until asked to end; holds back while the workers cannot keep up."""
     from shargain.demo.broker import queued
     from shargain.demo.listings import listings
-    from shargain.offers.management.commands.scrape import Stopped, hand_over, stop_on_signals
+    from shargain.offers.management.commands.scrape import Stopped, hand_over
 
-    stop = stop_on_signals()
+    stop = StopRequest()
+    stop.listen()
     while not stop.wait(pause):
         if (queued() or 0) >= MAX_QUEUED:
             continue

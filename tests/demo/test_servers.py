@@ -1,6 +1,5 @@
 import os
 import pwd
-import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -266,13 +265,12 @@ def test_an_account_without_an_entry_is_named(home: Path, monkeypatch: pytest.Mo
 
 
 @pytest.fixture
-def private_home(home: Path) -> Iterator[Path]:
-    """A folder that `nobody` cannot reach; what was put outside of it goes with it."""
-    home.chmod(0o700)
-    yield home
-    outside = cluster.outside_place((home / "p").resolve())
-    if outside.exists():
-        shutil.rmtree(outside)
+def private_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that `nobody` cannot reach, beside which its stand-in is made."""
+    monkeypatch.setattr(cluster, "SHARED_FOLDERS", (home,))
+    private = home / "private"
+    private.mkdir(mode=0o700)
+    return private
 
 
 @SUPERUSER_ONLY
@@ -305,12 +303,9 @@ def test_a_folder_outside_that_is_somebody_elses_is_refused(private_home: Path) 
     postgres = Postgres(private_home / "p", settings=FAST)
     outside = cluster.outside_place(postgres.directory)
     outside.mkdir()
-    try:
-        os.chown(outside, pwd.getpwnam("nobody").pw_uid, -1)
-        with pytest.raises(ServerError, match=f"{outside} is needed and belongs to somebody else"):
-            postgres.start()
-    finally:
-        os.chown(outside, 0, -1)
+    os.chown(outside, pwd.getpwnam("nobody").pw_uid, -1)
+    with pytest.raises(ServerError, match=f"{outside} is needed and belongs to somebody else"):
+        postgres.start()
 
 
 @SUPERUSER_ONLY
@@ -318,6 +313,7 @@ def test_programs_that_nobody_can_reach_are_copied(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reachable = cluster.is_reachable
+    monkeypatch.setattr(cluster, "SHARED_FOLDERS", (home,))
     monkeypatch.setattr(
         cluster, "is_reachable", lambda path: "site-packages" not in path.parts and reachable(path)
     )

@@ -179,6 +179,8 @@ def test_proxies_of_the_environment_are_not_used(
 ) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
     site.add("/", "hello")
     with Fetcher(policy=policy) as fetcher:
         assert fetcher.fetch(site.url, budget).html == "hello"
@@ -209,6 +211,15 @@ def test_a_password_is_not_repeated() -> None:
 def test_other_ports_are_closed(url: str) -> None:
     with pytest.raises(ForbiddenAddress, match=r"port \d+ is not one of \[80, 443\]"):
         AddressPolicy().check_port(httpx.URL(url))
+
+
+def test_a_closed_port_is_not_connected_to(
+    site: Site, budget: Budget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shargain.scraping.addresses.is_public", lambda _: True)
+    with Fetcher() as fetcher, pytest.raises(ForbiddenAddress, match=f"port {site.server_port}"):
+        fetcher.fetch(site.url, budget)
+    assert site.seen == []
 
 
 @pytest.mark.parametrize("url", ["http://h/", "https://h/", "http://h:443/", "https://h:80/"])

@@ -197,6 +197,18 @@ def test_a_server_that_is_silent_is_left(site: Site, fetcher: Fetcher) -> None:
     released.set()
 
 
+def test_silence_is_not_waited_for_beyond_the_time_of_the_page(
+    site: Site, fetcher: Fetcher
+) -> None:
+    released = threading.Event()
+    site.routes["/robots.txt"] = lambda _handler: released.wait(30) and None
+    started = time.monotonic()
+    with pytest.raises(ScrapeTimeout):
+        fetch(fetcher, site.url, read_timeout_s=25, page_timeout_s=0.3)
+    assert time.monotonic() - started < 15
+    released.set()
+
+
 def test_a_server_that_breaks_off_is_unavailable(site: Site, fetcher: Fetcher) -> None:
     def break_off(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)

@@ -11,7 +11,14 @@ local function choose(definitions, now, skew)
   return active, is_near
 end
 
--- Why nothing can be had: FULL only where no slot is free, none is held and no boundary is near.
+-- Slots that may be handed out. What comes back after a limit was lowered is free again, and may be more than the
+-- new limit leaves.
+local function available(active, state)
+  if active.limit == '' then return state.free end
+  return math.min(state.free, tonumber(active.limit) - (active.usable - state.free))
+end
+
+-- Why too few can be had: FULL only where none is held and no boundary is near.
 local function refusal(state, now, is_near)
   if state.holds > 0 then
     if now >= state.earliest * 1000 then return 'EXPIRED' end

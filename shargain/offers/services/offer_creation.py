@@ -209,7 +209,8 @@ class _Batch:
     def insert(self, connection: "psycopg.Connection[Any]", permit: Permit) -> int | None:
         row = self._execute(
             connection,
-            "SELECT * FROM shargain_create_offers_v1(%s, %s, %s, %s, %s, %s)",
+            """SELECT * FROM shargain_create_offers_v1(
+                %s::bigint, %s::uuid, %s::text, %s::bigint, %s::int8multirange, %s::jsonb)""",
             (
                 self._target_id,
                 self._batch_id,
@@ -228,7 +229,8 @@ class _Batch:
         urls = [row["url"] for row in self._pending.values()]
         row = self._execute(
             connection,
-            "SELECT * FROM shargain_known_offers_v1(%s, %s, %s, %s)",
+            """SELECT * FROM shargain_known_offers_v1(
+                %s::bigint, %s::uuid, %s::integer[], %s::text[])""",
             (self._target_id, self._batch_id, list(self._pending), urls),
         )
         created, duplicates, version, quota_id, limit, start, end = row
@@ -251,7 +253,9 @@ class _Batch:
         self, connection: "psycopg.Connection[Any]", query: str, values: Sequence[Any]
     ) -> Any:
         try:
-            return connection.execute(query.encode(), values).fetchone()
+            # Django's own cursors write parameters into the statement; a batch is too large for that.
+            with psycopg.Cursor(connection) as cursor:
+                return cursor.execute(query.encode(), values).fetchone()
         except psycopg.DatabaseError as error:
             if error.sqlstate == "SH001":
                 raise UnknownTarget(f"There is no active target {self._target_id}.") from error

@@ -1,8 +1,6 @@
 import logging
-import signal
 from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator
-from threading import Event
 from typing import Any
 from uuid import uuid4
 
@@ -22,6 +20,7 @@ from shargain.offers.services.payload import batch_to_json
 from shargain.offers.tasks import create_batch
 from shargain.scraping import AddressPolicy, Fetcher, ScrapedOffer, ScrapeError, crawl
 from shargain.scraping.addresses import parse_url
+from shargain.stopping import StopRequest
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +56,8 @@ class Command(BaseCommand):
         if repeat_every is not None:
             _check("--repeat-every", repeat_every, 1, MAX_REPEAT)
         policy = AddressPolicy(allowed_hosts=frozenset(map(_host_and_port, options["allow_host"])))
-        stop = stop_on_signals()
+        stop = StopRequest()
+        stop.listen()
         with Fetcher(policy=policy, sleep=lambda seconds: _pause(stop, seconds)) as fetcher:
             visits = _Visits(fetcher, target_id, _address(url), options["batch"], stop)
             try:
@@ -73,7 +73,7 @@ class Command(BaseCommand):
 class _Visits:
     """Goes through one listing, again and again."""
 
-    def __init__(self, fetcher: Fetcher, target_id: int, url: str, size: int, stop: Event) -> None:
+    def __init__(self, fetcher: Fetcher, target_id: int, url: str, size: int, stop: StopRequest) -> None:
         self.batches = 0
         self._fetcher = fetcher
         self._target_id = target_id
@@ -113,12 +113,12 @@ class _Visits:
                     hand_over(self._target_id, new, self._stop)
                     self.batches += 1
                     offers += len(new)
-            if self._stop.is_set():
+            if self._stop.is_set:
                 raise Stopped
         return offers
 
 
-def hand_over(target_id: int, offers: list[NewOffer], stop: Event) -> None:
+def hand_over(target_id: int, offers: list[NewOffer], stop: StopRequest) -> None:
     """Queue a batch; while the broker is out of reach it is kept and tried again.
 
     Queued twice, it counts once, for it keeps its id. Raises Stopped where the broker does not come back
@@ -159,15 +159,7 @@ def new_offers(scraped: Iterable[ScrapedOffer]) -> Iterator[NewOffer]:
             yield offer
 
 
-def stop_on_signals() -> Event:
-    """An event that SIGTERM and ctrl-C set, for a loop that ends where it likes."""
-    stop = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
-
-
-def _pause(stop: Event, seconds: float) -> None:
+def _pause(stop: StopRequest, seconds: float) -> None:
     if stop.wait(seconds):
         raise Stopped
 

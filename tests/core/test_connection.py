@@ -1,0 +1,256 @@
+"""What goes wrong between us and the server: lost scripts, dead ports, threads, forks, decoding clients."""
+
+import os
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+import redis
+from define_quotas import DefineQuota
+
+from quota_redis import Counters, Granted, InvalidArgument, Quota, Reservation, Unavailable, Usage
+from quota_redis.breaker import Breaker
+from quota_redis.connection import MAX_UNREAD, Connection
+
+START = datetime(2020, 1, 1, tzinfo=UTC)
+NOBODY = "redis://127.0.0.1:1/0"
+
+
+class TestScriptsThatTheServerForgot:
+    def test_a_call(self, counters: Counters, define: DefineQuota, client: "redis.Redis") -> None:
+        subject = define(5)
+        client.script_flush()
+        assert isinstance(counters.consume(subject), Granted)
+
+    def test_calls_in_one_round_trip(
+        self, counters: Counters, define: DefineQuota, client: "redis.Redis"
+    ) -> None:
+        subjects = [define(limit, subject=f"team:{limit}") for limit in range(20)]
+        client.script_flush()
+        seen = counters.snapshots(subjects)
+        assert [snapshot.quotas[1].usage.limit for snapshot in seen] == list(range(20))
+
+    def test_a_settlement_that_nobody_waits_for(
+        self, counters: Counters, define: DefineQuota, client: "redis.Redis"
+    ) -> None:
+        subject = define(10)
+        holds = [counters.reserve(subject, 2) for _ in range(3)]
+        client.script_flush()
+        for hold in holds:
+            assert isinstance(hold, Reservation)
+            counters.settle(hold, 1, wait=False)
+        counters.flush()
+        assert counters.usage(subject)[1] == Usage(1, 10, used=3, held=0)
+
+
+def test_many_settlements_without_waiting(counters: Counters, define: DefineQuota) -> None:
+    subject, many = define(1000), 3 * MAX_UNREAD
+    for _ in range(many):
+        hold = counters.reserve(subject, 2)
+        assert isinstance(hold, Reservation)
+        counters.settle(hold, 1, wait=False)
+    counters.flush()
+    assert counters.usage(subject)[1] == Usage(1, 1000, used=many, held=0)
+
+
+def test_a_posted_call_that_the_server_refuses_leaves_the_others_alone(
+    counters: Counters, define: DefineQuota
+) -> None:
+    subject = define(10)
+    hold = counters.reserve(subject, 5)
+    assert isinstance(hold, Reservation)
+    key = counters.keys.subject(subject)
+    counters.connection.post("settle", [key], [hold.hold_id, "1-1," * 100])
+    counters.settle(hold, 2, wait=False)
+    counters.flush()
+    assert counters.usage(subject)[1] == Usage(1, 10, used=2, held=0)
+
+
+def test_posting_goes_on_after_its_connection_was_cut(
+    counters: Counters, define: DefineQuota, client: "redis.Redis"
+) -> None:
+    subject = define(10)
+    first, second, third = (counters.reserve(subject, 2) for _ in range(3))
+    assert isinstance(first, Reservation)
+    assert isinstance(second, Reservation)
+    assert isinstance(third, Reservation)
+    counters.settle(first, 2, wait=False)
+    counters.flush()
+    counters.connection._posts._connection._sock.close()
+    counters.settle(second, 2, wait=False)
+    counters.settle(third, 2, wait=False)
+    counters.flush()
+    assert counters.usage(subject)[1] == Usage(1, 10, used=4, held=2)
+
+
+@pytest.mark.parametrize("decodes", [False, True])
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_any_client_will_do(redis_url: str, decodes: bool, protocol: int) -> None:
+    client = redis.Redis.from_url(redis_url, decode_responses=decodes, protocol=protocol)
+    counters = Counters(client, namespace=f"any-{decodes}-{protocol}-{os.getpid()}")
+    counters.define("größe", Quota(id=1, limit=9, start=START))
+    assert counters.consume("größe", 2, key="ключ") == counters.consume("größe", 2, key="ключ")
+    hold = counters.reserve("größe", 3)
+    assert isinstance(hold, Reservation)
+    assert hold.ranges == ((3, 5),)
+    counters.settle(hold, 1, wait=False)
+    counters.flush()
+    assert counters.usage("größe")[1] == Usage(1, 9, used=3, held=0)
+    counters.close()
+    client.close()
+
+
+class TestOutage:
+    def test_a_dead_port_is_unavailable_and_keeps_its_cause(self) -> None:
+        counters = Counters.from_url(NOBODY, namespace="api")
+        with pytest.raises(Unavailable, match="Redis failed") as raised:
+            counters.consume("team:7")
+        assert isinstance(raised.value.__cause__, redis.ConnectionError)
+
+    def test_every_call_says_so(self) -> None:
+        counters = Counters.from_url(NOBODY, namespace="api")
+        hold = Reservation("team:7", "h", ((1, 1),), 1, Usage(1, 1, 0, 1), 1)
+        for call in (
+            lambda: counters.define("team:7"),
+            lambda: counters.reserve("team:7", 1),
+            lambda: counters.settle(hold, 1),
+            lambda: counters.release("team:7", "h"),
+            lambda: counters.usage("team:7"),
+            lambda: counters.snapshots(["team:7"]),
+            lambda: counters.forfeit("team:7"),
+        ):
+            with pytest.raises(Unavailable):
+                call()
+
+    def test_after_some_failures_the_server_is_left_alone(self) -> None:
+        client = CountingClient()
+        counters = Counters(client, namespace="api")  # type: ignore[arg-type]
+        for _ in range(10):
+            with pytest.raises(Unavailable):
+                counters.consume("team:7")
+        assert client.calls == 3
+        counters.release("team:7", "h", wait=False)
+        assert client.calls == 3
+
+    def test_what_a_script_refuses_is_no_outage(
+        self, counters: Counters, define: DefineQuota
+    ) -> None:
+        subject = define(5)
+        keys = [counters.keys.subject(subject), counters.keys.changed(subject)]
+        for _ in range(10):
+            with pytest.raises(InvalidArgument):
+                counters.connection.run("reserve", keys, [subject, 0, "h", 1000, 0])
+        assert isinstance(counters.consume(subject), Granted)
+
+    def test_nothing_is_raised_by_what_is_posted(self) -> None:
+        counters = Counters.from_url(NOBODY, namespace="api")
+        counters.release("team:7", "h", wait=False)
+        counters.flush()
+        counters.close()
+
+    def test_a_wrong_kind_of_key_is_an_outage_and_no_denial(
+        self, counters: Counters, client: "redis.Redis"
+    ) -> None:
+        client.set(counters.keys.subject("team:7"), "no hash")
+        with pytest.raises(Unavailable, match="WRONGTYPE"):
+            counters.reserve("team:7", 1)
+
+    def test_one_bad_subject_fails_a_read_of_many(
+        self, counters: Counters, client: "redis.Redis", define: DefineQuota
+    ) -> None:
+        good = define(5)
+        client.set(counters.keys.subject("bad"), "no hash")
+        with pytest.raises(Unavailable, match="WRONGTYPE"):
+            counters.snapshots([good, "bad"])
+
+
+class CountingClient:
+    """A client whose server is gone."""
+
+    connection_pool = None
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def evalsha(self, *_: object) -> None:
+        self.calls += 1
+        raise redis.ConnectionError("gone")
+
+
+def test_threads_share_counters(counters: Counters, define: DefineQuota) -> None:
+    subject, granted = define(1000), []
+
+    def work() -> None:
+        for _ in range(50):
+            hold = counters.reserve(subject, 7)
+            if isinstance(hold, Reservation):
+                counters.settle(hold, 3, wait=False)
+                granted.append(hold)
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    counters.flush()
+    assert len(granted) == 300
+    assert counters.usage(subject)[1] == Usage(1, 1000, used=900, held=0)
+    assert not counters.snapshot(subject).holds
+
+
+def test_a_forked_process_uses_connections_of_its_own(
+    counters: Counters, define: DefineQuota
+) -> None:
+    subject = define(1000)
+    _spend(counters, subject, 10)
+    child = os.fork()
+    if child == 0:
+        try:
+            _spend(counters, subject, 40)
+            counters.flush()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    _spend(counters, subject, 40)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    counters.flush()
+    assert counters.usage(subject)[1] == Usage(1, 1000, used=90, held=0)
+
+
+def _spend(counters: Counters, subject: str, times: int) -> None:
+    for _ in range(times):
+        hold = counters.reserve(subject, 2)
+        assert isinstance(hold, Reservation)
+        counters.settle(hold, 1, wait=False)
+
+
+def test_what_is_closed_opens_again(counters: Counters, define: DefineQuota) -> None:
+    subject = define(10)
+    for used in (1, 2):
+        hold = counters.reserve(subject, 2)
+        assert isinstance(hold, Reservation)
+        counters.settle(hold, 1, wait=False)
+        counters.close()
+        assert counters.usage(subject)[1].used == used
+
+
+def test_reading_nothing_asks_nobody() -> None:
+    assert Counters.from_url(NOBODY, namespace="api").snapshots([]) == []
+
+
+def test_a_breaker_can_be_given(redis_url: str) -> None:
+    breaker = Breaker(failures=1)
+    connection = Connection(redis.Redis.from_url(NOBODY), breaker)
+    with pytest.raises(Unavailable):
+        connection.command("PING")
+    assert breaker.is_open
+
+
+def test_counters_can_be_made_by_many(new_counters: Callable[..., Counters]) -> None:
+    """Two processes' counters in one namespace see the same quota."""
+    one = new_counters(namespace=f"shared-{os.getpid()}")
+    two = new_counters(namespace=f"shared-{os.getpid()}")
+    one.define("team:7", Quota(id=1, limit=5, start=START))
+    two.consume("team:7", 3)
+    assert one.usage("team:7")[1].used == 3
