@@ -109,7 +109,9 @@ def _beside_ledger(account: Account) -> Iterator[Disagreement]:
     if account.used_offers_count != account.ledger:
         yield _broken(Rule.COUNT, account, account.ledger, account.used_offers_count)
     # Redis forgets a quota whose period is over.
-    if account.redis_used != account.ledger and not (account.is_over and account.redis_used is None):
+    if account.redis_used != account.ledger and not (
+        account.is_over and account.redis_used is None
+    ):
         yield _broken(Rule.REDIS, account, account.ledger, account.redis_used)
     if account.redis_held:
         yield _broken(Rule.HELD, account, 0, account.redis_held)

@@ -94,9 +94,7 @@ def _renew(
     active = service.get_active_quota(target)
     if active is not None and active.period_start >= start:
         return
-    service.set_new_quota(
-        target, max_offers_per_period=limit, period_start=start, period_end=end
-    )
+    service.set_new_quota(target, max_offers_per_period=limit, period_start=start, period_end=end)
     if active is not None and end is None:
         service.close_quota(active.id)
 

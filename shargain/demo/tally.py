@@ -1,5 +1,6 @@
 """Counts what became of the batches of a run, from the lines that the Celery worker logs."""
 
+import os
 import re
 import time
 from collections import Counter, deque
@@ -11,9 +12,7 @@ from typing import BinaryIO
 from shargain.offers.services.offer_creation import Outcome
 
 RATE_SECONDS = 5.0
-_LINE = re.compile(
-    rb"batch \S+ of target (\d+): (\d+) created, (\d+) duplicates, (\d+) discarded"
-)
+_LINE = re.compile(rb"batch \S+ of target (\d+): (\d+) created, (\d+) duplicates, (\d+) discarded")
 
 
 @dataclass(slots=True)
@@ -65,7 +64,7 @@ class Tally:
     def _is_current(self) -> bool:
         assert self._file is not None
         try:
-            return self._log.samefile(f"/proc/self/fd/{self._file.fileno()}")
+            return os.path.samestat(self._log.stat(), os.fstat(self._file.fileno()))
         except FileNotFoundError:
             return True
 

@@ -165,7 +165,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 def _guard(folder: Path) -> None:
     """Make what the production lock lacks unimportable, for processes with the folder on PYTHONPATH."""
-    only = _locked("development") - _locked("production") - {"packaging"}
+    only = _locked("development") - _locked("production")
     hidden = sorted(
         module
         for module, packages in packages_distributions().items()

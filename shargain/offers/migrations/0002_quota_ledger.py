@@ -1,7 +1,9 @@
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
 from django.db import migrations
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
 from quota_redis.django.binding import Binding
 from quota_redis.django.operations import BindQuota
@@ -9,12 +11,20 @@ from quota_redis.django.operations import BindQuota
 QUOTA = Binding(subject="target_id", limit="max_offers_per_period", used="used_offers_count")
 
 
-def _function_sql() -> str:
+def _create_functions(apps: Any, schema_editor: BaseDatabaseSchemaEditor) -> None:  # noqa: ARG001
     text = (Path(__file__).parent.parent / "sql" / "create_offers_v1.sql").read_text(
         encoding="utf-8"
     )
     namespace = settings.QUOTA_REDIS["NAMESPACE"]
-    return text.replace("{namespace}", namespace).replace("{prefix}", QUOTA.prefix)
+    schema_editor.execute(
+        text.replace("{namespace}", namespace).replace("{prefix}", QUOTA.prefix), None
+    )
+
+
+def _drop_functions(apps: Any, schema_editor: BaseDatabaseSchemaEditor) -> None:  # noqa: ARG001
+    schema_editor.execute(
+        "DROP FUNCTION IF EXISTS shargain_create_offers_v1, shargain_known_offers_v1", None
+    )
 
 
 class Migration(migrations.Migration):
@@ -29,10 +39,5 @@ class Migration(migrations.Migration):
             "ALTER TABLE offers_offerquota RESET (fillfactor)",
         ),
         BindQuota("OfferQuota", QUOTA),
-        migrations.RunPython(
-            lambda apps, schema_editor: schema_editor.execute(_function_sql(), None),
-            lambda apps, schema_editor: schema_editor.execute(
-                "DROP FUNCTION IF EXISTS shargain_create_offers_v1, shargain_known_offers_v1", None
-            ),
-        ),
+        migrations.RunPython(_create_functions, _drop_functions),
     ]

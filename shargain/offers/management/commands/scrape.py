@@ -73,7 +73,9 @@ class Command(BaseCommand):
 class _Visits:
     """Goes through one listing, again and again."""
 
-    def __init__(self, fetcher: Fetcher, target_id: int, url: str, size: int, stop: StopRequest) -> None:
+    def __init__(
+        self, fetcher: Fetcher, target_id: int, url: str, size: int, stop: StopRequest
+    ) -> None:
         self.batches = 0
         self._fetcher = fetcher
         self._target_id = target_id
@@ -128,7 +130,7 @@ def hand_over(target_id: int, offers: list[NewOffer], stop: StopRequest) -> None
     pause = 1.0
     while True:
         try:
-            create_batch.apply_async(args=[payload], retry=False)
+            create_batch.apply_async(args=(payload,), retry=False)
         except OperationalError as error:
             logger.warning("the broker cannot be reached, the batch is kept: %s", error)
         else:
