@@ -49,7 +49,7 @@ def milliseconds(name: str, span: timedelta, highest: timedelta) -> int:
 
 
 class Counters:
-    """Quotas of many subjects in one namespace of a Redis or Valkey (7.2 or later).
+    """Quotas of many subjects in one namespace of a Redis (7.0 or later) or Valkey.
 
     A call is one round trip and is never repeated by itself. Where Redis does not answer it raises
     Unavailable, and where it knows nothing of the subject StateLost: an outage is never a denial.

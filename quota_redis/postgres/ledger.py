@@ -18,6 +18,7 @@ from quota_redis.errors import (
     QuotaMoved,
     SlotConflict,
     Unavailable,
+    WrongIsolation,
 )
 from quota_redis.postgres.table import QuotaTable
 from quota_redis.ranges import Ranges
@@ -57,11 +58,18 @@ def _sentence(error: psycopg.Error) -> str:
 
 
 def refuse_transaction(connection: PgConnection) -> None:
-    """Raise InsideTransaction where the connection is not between transactions."""
+    """Raise InsideTransaction where the connection is not between transactions, WrongIsolation where those
+    that it begins are not READ COMMITTED."""
     if connection.info.transaction_status != TransactionStatus.IDLE:
         raise InsideTransaction(
             "called inside a transaction, whose locks and whose clock would hold up everybody else: "
             "call it outside, it commits by itself."
+        )
+    level = connection.isolation_level
+    if level not in (None, psycopg.IsolationLevel.READ_COMMITTED):
+        raise WrongIsolation(
+            f"the connection's isolation_level is {psycopg.IsolationLevel(level).name}: "
+            "the ledger is exact under READ COMMITTED alone."
         )
 
 

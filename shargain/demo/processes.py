@@ -58,24 +58,28 @@ class Processes:
     def worker_log(self) -> Path:
         return self._state / "logs" / "worker.log"
 
-    def start(self, target_ids: Sequence[int]) -> Site:
-        """Start everything, and return when it is there.
+    def start_service(self) -> Site:
+        """Start what serves, and return when it is ready.
 
         Raises:
             ProcessError: something did not start; with the end of its log.
         """
         (self._state / "beat").mkdir(mode=0o700, exist_ok=True)
-        self._say("Starting web, worker, beat, marketplace and scrapers ...")
+        self._say("Starting web, worker, beat and marketplace ...")
         worker = self._supervisor.start("worker", _worker(), grace=WORKER_GRACE)
         self._supervisor.start("beat", _beat(self._state / "beat" / "schedule"))
         marketplace = self._serve("marketplace", _marketplace, r"^(http://127\.0\.0\.1:(\d+))$")
         web = self._serve("web", _web, r"Listening at: (http://127\.0\.0\.1:(\d+))")
         self._wait_for_line(worker, r"(celery@\S+ ready)")
+        return Site(web, marketplace)
+
+    def start_producers(self, target_ids: Sequence[int], site: Site) -> None:
+        """Start what makes work: a scraper for each target, and posters for all of them."""
         for number, target_id in enumerate(target_ids):
-            self._supervisor.start(f"scraper-{number}", _scraper(target_id, number, marketplace))
+            command = _scraper(target_id, number, site.marketplace)
+            self._supervisor.start(f"scraper-{number}", command)
         for number in range(POSTERS):
             self._supervisor.start(f"poster-{number}", _poster(target_ids))
-        return Site(web, marketplace)
 
     def revive(self) -> None:
         """Start again what has ended by itself, a few times; the data bear it.
@@ -93,7 +97,7 @@ class Processes:
                 process.start()
 
     def stop_producers(self) -> None:
-        """End everything but the workers."""
+        """End everything that makes work, web and beat included: all but the workers."""
         names = [name for name in self._supervisor.processes if name != "worker"]
         self._supervisor.stop(*names)
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from rich.console import Console
 from rich.live import Live
@@ -14,6 +14,7 @@ from rich.text import Text
 from shargain.demo.judge import Account
 
 PLAIN_SECONDS = 5.0
+PLAIN_WIDTH = 120
 Cell: TypeAlias = str | int | None
 
 
@@ -35,13 +36,15 @@ class Screen:
     """Writes to standard output, in plain lines where that is no terminal."""
 
     def __init__(self) -> None:
-        self._console = Console(highlight=False, soft_wrap=True)
+        self._console = Console(highlight=False)
+        if not self._console.is_terminal:
+            self._console.width = PLAIN_WIDTH
         self._live: Live | None = None
         self._next_line = 0.0
 
     def say(self, text: str) -> None:
         """One line, or more, above the table."""
-        self._console.print(Text(text))
+        self._console.print(Text(text), soft_wrap=True)
 
     @contextmanager
     def live(self) -> Iterator[None]:
@@ -63,7 +66,7 @@ class Screen:
 
     def accounts(self, accounts: Sequence[Account], title: str) -> None:
         """The figures of all quotas."""
-        names = ("offers", "ledger", "Redis used", "Redis held", "used_offers_count")
+        names = ("offers", "ledger", "Redis", "held", "count")
         table = _table(title, "quota", "target", "limit", *names)
         for a in accounts:
             limit = "unlimited" if a.limit is None else a.limit
@@ -71,6 +74,7 @@ class Screen:
             _add(
                 table, a.quota_id, a.target, limit, a.offers, a.ledger, *redis, a.used_offers_count
             )
+        table.caption = Text("Redis: its used slots. count: used_offers_count.")
         self._console.print(table)
 
 
@@ -98,10 +102,11 @@ def _line(rows: Sequence[Row], caption: str) -> str:
 
 
 def _table(title: str | None, *names: str) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", caption_justify="left")
     for name in names:
         is_text = name == "target"
-        table.add_column(name, justify="left" if is_text else "right", no_wrap=not is_text)
+        justify: Literal["left", "right"] = "left" if is_text else "right"
+        table.add_column(name, justify=justify, no_wrap=not is_text, min_width=6)
     return table
 
 

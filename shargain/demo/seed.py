@@ -15,12 +15,12 @@ LOGIN = "demo-admin"
 DEFAULT_SWITCH = timedelta(seconds=30)
 AFTER_SWITCH = timedelta(hours=1)
 
-SMALL = "small: 50 from each hour on"
-LARGE = "large: 20,000 for good"
-UNLIMITED = "unlimited, and counted"
-UNRULED = "no quota at all"
-OVERLAPPING = "overlapping: 400 of today over 10,000"
-SWITCHING = "switching: 100, then 200 more"
+SMALL = "small, hourly"
+LARGE = "large"
+UNLIMITED = "unlimited"
+UNRULED = "no quota"
+OVERLAPPING = "overlapping"
+SWITCHING = "switching"
 NAMES = (SMALL, LARGE, UNLIMITED, UNRULED, OVERLAPPING, SWITCHING)
 
 

@@ -1,7 +1,8 @@
 """One run of the service: prepares, starts, watches, drains, and judges."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -55,10 +56,12 @@ class Session:
         Raises:
             ServerError, ProcessError: something cannot be started, or does not stay.
         """
-        targets, login = self._prepare(seconds)
+        login = self._prepare()
         with Processes(self._state, self._servers, self._screen.say) as processes:
             tally = Tally(processes.worker_log)
-            site = processes.start([target.pk for target in targets])
+            site = processes.start_service()
+            targets = self._make_targets(seconds)
+            processes.start_producers([target.pk for target in targets], site)
             self._screen.say(
                 f"\nAdmin        {site.web}/admin/  user {login.username}, password"
                 f" {login.password}\nAPI          {site.web}/api/v1/docs\nMarketplace "
@@ -71,31 +74,31 @@ class Session:
             tally.close()
         return self._verdict()
 
-    def _prepare(self, seconds: float | None) -> tuple[list[ScrapingTarget], seed.Login]:
+    def _prepare(self) -> seed.Login:
         self._screen.say("Preparing the database ...")
-        try:
+        with _translated("The database cannot be prepared"):
             call_command("migrate", verbosity=0, interactive=False)
             self._quotas.refuse_to_start()
+            for variable, answers in (
+                ("REDIS_URL", self._quotas.is_redis_up()),
+                ("CELERY_BROKER_URL", queued() is not None),
+            ):
+                if not answers:
+                    raise ServerError(f"The server at {variable} does not answer: start it first.")
+            for drift in self._quotas.audit().drifts:
+                self._screen.say(f"Repaired before the start: {drift}")
+            return seed.open_login()
+
+    def _make_targets(self, seconds: float | None) -> list[ScrapingTarget]:
+        with _translated("The targets cannot be made"):
             is_new = not ScrapingTarget.objects.exists()
             switch = timedelta(seconds=seconds / 2) if seconds else seed.DEFAULT_SWITCH
-            targets, login = seed.make_targets(switch), seed.open_login()
-            self._prepare_redis(is_new=is_new)
+            targets = seed.make_targets(switch)
+            if is_new:
+                # Whatever Redis has of these targets, it has from another database.
+                self._quotas.rebuild()
             self._watch.look(is_start=True)
-        except (DatabaseError, CommandError, ImproperlyConfigured, ServiceError) as error:
-            raise ServerError(f"The database cannot be prepared: {error}".strip()) from error
-        if queued() is None:
-            raise ServerError("The broker at CELERY_BROKER_URL does not answer: start it first.")
-        return targets, login
-
-    def _prepare_redis(self, *, is_new: bool) -> None:
-        """Put right what an earlier run left; to a new database, whatever Redis has is foreign."""
-        if not self._quotas.is_redis_up():
-            raise ServerError("The Redis at REDIS_URL does not answer: start it first.")
-        if is_new:
-            self._quotas.rebuild()
-            return
-        for drift in self._quotas.audit().drifts:
-            self._screen.say(f"Repaired before the start: {drift}")
+        return targets
 
     def _look_on(
         self,
@@ -143,7 +146,7 @@ class Session:
 
     def _verdict(self) -> bool:
         """Judge what there is before anything is put in step, and the counts after that."""
-        try:
+        with _translated("The figures cannot be taken"):
             connection.close()
             self._watch.look()
             before = figures.take(self._watch)
@@ -154,8 +157,6 @@ class Session:
             figures.write(self._state / "figures.json", before, after)
             seed.close_login()
             failed = FailedBatch.objects.count()
-        except (DatabaseError, ServiceError) as error:
-            raise ServerError(f"The figures cannot be taken: {error}".strip()) from error
         if failed:
             self._screen.say(f"{failed:,} batches failed and are kept: see the admin.")
         wrong += [each for each in wrong_after if each not in wrong]
@@ -181,6 +182,15 @@ class Session:
             self._screen.say(str(each))
         self._screen.say(f"The figures are kept in {self._state / 'figures.json'}.")
         self._screen.say(f"VERDICT {f'{len(wrong)} disagreements' if wrong else 'exact'}")
+
+
+@contextmanager
+def _translated(what: str) -> Iterator[None]:
+    """Errors of Django and the services, as a sentence that begins with what cannot be done."""
+    try:
+        yield
+    except (DatabaseError, CommandError, ImproperlyConfigured, ServiceError) as error:
+        raise ServerError(f"{what}: {error}".strip()) from error
 
 
 def _row(target: ScrapingTarget, quota: QuotaInfo | None, tally: Tally) -> Row:

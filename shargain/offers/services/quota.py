@@ -107,7 +107,7 @@ class QuotaService:
         """The quota that rules the target now, the latest start among the active ones, or None."""
         with _outages():
             quota = _active().filter(target_id=_id(target)).first()
-            return self._infos([quota])[0] if quota else None
+            return self._info(quota) if quota else None
 
     def set_new_quota(
         self,
@@ -124,14 +124,16 @@ class QuotaService:
         """
         _validate(max_offers_per_period, period_start, period_end)
         target_id = _id(target)
-        if not ScrapingTarget.objects.filter(pk=target_id).exists():
-            raise UnknownTarget(f"There is no target {target_id}.")
-        values = {"max_offers_per_period": max_offers_per_period, "period_end": period_end}
         with _outages():
-            quota, _ = OfferQuota.objects.update_or_create(
-                target_id=target_id, period_start=period_start, defaults=values
-            )
-            return self._infos([quota])[0]
+            if not ScrapingTarget.objects.filter(pk=target_id).exists():
+                raise UnknownTarget(f"There is no target {target_id}.")
+            with transaction.atomic():
+                values = {
+                    "max_offers_per_period": max_offers_per_period,
+                    "period_end": period_end,
+                }
+                quota = _upsert(target_id, period_start, values)
+            return self._info(quota)
 
     def update_quota(
         self,
@@ -155,10 +157,10 @@ class QuotaService:
                     f"The target has another quota that starts at {period_start.isoformat()}.",
                     field="period_start",
                 ) from error
-        return self._infos([quota])[0]
+        return self._info(quota)
 
     def close_quota(self, quota_id: int) -> QuotaInfo:
-        """End a quota now; what was used stays counted. One that has not begun ends as it begins."""
+        """End a quota now; what was used stays counted. Raises InvalidQuota for one that has not begun."""
         with _outages(), transaction.atomic():
             quota = _locked(quota_id)
             now = OfferQuota.objects.filter(pk=quota_id).values_list(Now(), flat=True).get()
@@ -170,7 +172,7 @@ class QuotaService:
             if quota.period_end is None or quota.period_end > now:
                 quota.period_end = now
                 quota.save()
-        return self._infos([quota])[0]
+        return self._info(quota)
 
     def delete_quota(self, quota_id: int) -> None:
         """Delete a quota that was never used. Raises QuotaInUse for one that was."""
@@ -263,6 +265,10 @@ class QuotaService:
         """Raise ImproperlyConfigured where limits would not hold."""
         refuse_to_start()
 
+    def _info(self, quota: OfferQuota) -> QuotaInfo:
+        with _outages():
+            return self._infos([quota])[0]
+
     def _infos(self, quotas: Sequence[OfferQuota]) -> list[QuotaInfo]:
         engine = _engine()
         try:
@@ -341,11 +347,34 @@ def _subject(target_id: int) -> str:
     return f"{OfferQuota.quota.prefix}{target_id}"
 
 
+def _for_edit() -> "QuerySet[OfferQuota]":
+    """Locked against other edits, and no stronger: sync and readers go on."""
+    return cast("QuerySet[OfferQuota]", OfferQuota.objects.select_for_update(no_key=True))
+
+
 def _locked(quota_id: int) -> OfferQuota:
-    quota = OfferQuota.objects.select_for_update(no_key=True).filter(pk=quota_id).first()
+    quota = _for_edit().filter(pk=quota_id).first()
     if quota is None:
         raise UnknownQuota(f"There is no quota {quota_id}.")
-    return quota  # type: ignore[return-value]
+    return quota
+
+
+def _upsert(target_id: int, period_start: datetime, values: dict[str, Any]) -> OfferQuota:
+    """The target's quota with this start, with these values; made where nobody has made it meanwhile."""
+    same = _for_edit().filter(target_id=target_id, period_start=period_start)
+    quota = same.first()
+    if quota is None:
+        try:
+            with transaction.atomic():
+                return OfferQuota.objects.create(
+                    target_id=target_id, period_start=period_start, **values
+                )
+        except IntegrityError:
+            quota = same.get()
+    for name, value in values.items():
+        setattr(quota, name, value)
+    quota.save()
+    return quota
 
 
 def _validate(limit: int | None, start: datetime, end: datetime | None) -> None:
