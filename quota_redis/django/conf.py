@@ -6,6 +6,7 @@ QUOTA_REDIS = {
     "DATABASE": "default",         # where the definitions and the ledger are
     "LEASE_SECONDS": 15,           # how long a worker may hold slots without settling them
     "BOUNDARY_SKEW_SECONDS": 1,    # how far apart the clocks of Redis and PostgreSQL may be
+    "REFUSE_WITHOUT_REDIS": False, # raise Unavailable, instead of going on with the ledger alone
     "BROKER_URL": None,            # the message broker, to check that it is another server
 }
 """
@@ -26,6 +27,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "DATABASE": (str,),
     "LEASE_SECONDS": (int, float),
     "BOUNDARY_SKEW_SECONDS": (int, float),
+    "REFUSE_WITHOUT_REDIS": (bool,),
     "BROKER_URL": (str, type(None)),
 }
 _REQUIRED = ("ALIAS", "NAMESPACE")
@@ -44,6 +46,7 @@ class QuotaSettings:
     database: str = "default"
     lease: timedelta = timedelta(seconds=15)
     boundary_skew: timedelta = timedelta(seconds=1)
+    refuse_without_redis: bool = False
     broker_url: str | None = None
 
 
@@ -56,7 +59,9 @@ def errors_in(raw: Any) -> list[str]:
     for name, value in given.items():
         if name not in _TYPES:
             found.append(f"QUOTA_REDIS has an unknown key {name!r}: use {', '.join(_TYPES)}.")
-        elif not isinstance(value, _TYPES[name]) or isinstance(value, bool):
+        elif not isinstance(value, _TYPES[name]) or (
+            isinstance(value, bool) and bool not in _TYPES[name]
+        ):
             found.append(
                 f"QUOTA_REDIS[{name!r}] is {value!r}, which is no {_TYPES[name][0].__name__}."
             )
@@ -85,5 +90,6 @@ def quota_settings() -> QuotaSettings:
         database=raw.get("DATABASE", "default"),
         lease=timedelta(seconds=raw.get("LEASE_SECONDS", 15)),
         boundary_skew=timedelta(seconds=raw.get("BOUNDARY_SKEW_SECONDS", 1)),
+        refuse_without_redis=raw.get("REFUSE_WITHOUT_REDIS", False),
         broker_url=raw.get("BROKER_URL"),
     )

@@ -69,8 +69,10 @@ def counters() -> Counters:
 @cache
 def engine_for(model: type[QuotaDefinition]) -> Engine:
     """The engine of a definition model; made once."""
+    options = quota_settings()
     ledger = Ledger(model.quota.table(model))
-    return Engine(counters(), ledger, ExactQuota(counters(), ledger), quota_settings().database)
+    exact = ExactQuota(counters(), ledger, refuse_without_redis=options.refuse_without_redis)
+    return Engine(counters(), ledger, exact, options.database)
 
 
 def engines() -> Iterator[Engine]:

@@ -95,11 +95,15 @@ class ExactQuota:
     """Spends units exactly: never one more than the limit, whatever Redis, workers or tasks do.
 
     The connection must be READ COMMITTED and outside a transaction; each call commits by itself.
+    refuse_without_redis: raise Unavailable where Redis does not answer, instead of taking the slower direct road.
     """
 
-    def __init__(self, counters: Counters, ledger: Ledger) -> None:
+    def __init__(
+        self, counters: Counters, ledger: Ledger, *, refuse_without_redis: bool = False
+    ) -> None:
         self.counters = counters
         self.ledger = ledger
+        self.refuse_without_redis = refuse_without_redis
 
     def spend(
         self, connection: PgConnection, subject: str, amount: int, work: Callable[[int], int]
@@ -118,7 +122,7 @@ class ExactQuota:
     def run(self, connection: PgConnection, subject: str, work: Work) -> Course:
         """Drive any Work to its end. Raises Unavailable where PostgreSQL fails, Contention where it gives up."""
         refuse_transaction(connection)
-        call = _Call(self.counters, self.ledger, connection, subject, work)
+        call = _Call(self, connection, subject, work)
         call.run()
         return call.course
 
@@ -134,16 +138,16 @@ class _Call:
 
     def __init__(
         self,
-        counters: Counters,
-        ledger: Ledger,
+        exact: ExactQuota,
         connection: PgConnection,
         subject: str,
         work: Work,
     ) -> None:
-        self._counters = counters
+        self._counters = exact.counters
+        self._refuses = exact.refuse_without_redis
         self._subject = subject
         self._work = work
-        self._absorb_soon = partial(absorb_soon, counters, ledger, connection, subject)
+        self._absorb_soon = partial(absorb_soon, exact.counters, exact.ledger, connection, subject)
         self._must_absorb = False
         self._doubtful_hold: str | None = None
         self._conflicting_hold: str | None = None
@@ -181,6 +185,8 @@ class _Call:
         except StateLost:
             return self._absorb_once()
         except Unavailable as error:
+            if self._refuses:
+                raise
             logger.debug("%s takes the direct road: %s", self._subject, error)
             self._doubtful_hold = hold_id
             self._must_absorb = True
