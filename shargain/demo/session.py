@@ -86,7 +86,10 @@ class Session:
                 if not answers:
                     raise ServerError(f"The server at {variable} does not answer: start it first.")
             for drift in self._quotas.audit().drifts:
-                self._screen.say(f"Repaired before the start: {drift}")
+                self._screen.say(
+                    f"Repaired before the start: {drift.reason} of quota {drift.quota_id} (ledger"
+                    f" {drift.ledger}, used_offers_count {drift.column}, Redis {drift.redis})"
+                )
             return seed.open_login()
 
     def _make_targets(self, seconds: float | None) -> list[ScrapingTarget]:

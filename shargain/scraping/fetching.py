@@ -112,7 +112,7 @@ class Fetcher:
                 raise TooLarge(
                     f"{response.url} is larger than the {limit} bytes that are left to it"
                 )
-            budget.spend(len(body))
+            budget.bytes_left -= len(body)
             html = decode_html(body, response.charset_encoding)
             return Document(str(response.url), html, len(body))
 
@@ -189,7 +189,7 @@ class Fetcher:
                 raise BadResponse(f"{address} answered with status {response.status_code}")
             limit = min(MAX_ROBOTS_BYTES, budget.bytes_left)
             body = _read(response, limit)[:limit]
-        budget.spend(len(body))
+        budget.bytes_left -= len(body)
         return RobotsRules.parse(body.decode("utf-8", "replace"), product)
 
 

@@ -4,7 +4,7 @@ import math
 import time
 from dataclasses import dataclass, field, fields
 
-from shargain.scraping.errors import ScrapeTimeout, TooLarge
+from shargain.scraping.errors import ScrapeTimeout
 
 MIB = 1024 * 1024
 
@@ -89,9 +89,3 @@ class Budget:
         if now >= self.ends_at:
             raise ScrapeTimeout(f"the crawl took more than {self.limits.total_timeout_s:g} s")
         return min(self.ends_at, now + self.limits.page_timeout_s)
-
-    def spend(self, size: int) -> None:
-        """Raises TooLarge when the crawl's bytes are used up."""
-        self.bytes_left -= size
-        if self.bytes_left < 0:
-            raise TooLarge(f"the crawl read more than {self.limits.max_total_bytes} bytes")

@@ -1,6 +1,7 @@
 """The marketplace of the demonstration, seen through the scraper that it is there for."""
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -152,6 +153,11 @@ def test_a_page_leads_to_the_next_at_the_same_moment(market: Marketplace) -> Non
         html = answer.read().decode()
     following = market.url + "/sellers/1/?page=2&at=%20%2B1e0%20"
     assert extract_offers(html, url).next_url == following
+
+
+def test_other_addresses_of_the_machine_are_not_served(market: Marketplace) -> None:
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", market.server_port), timeout=5)
 
 
 def run_marketplace(*arguments: str) -> subprocess.Popen[str]:

@@ -1,7 +1,7 @@
 """The commands and health checks of docker-compose.yml, run on what the image would hold.
 
-No container engine is needed: the folder has what .dockerignore and the Dockerfile let in, the servers are those of
-the test run, and packages that the production lock does not have cannot be imported.
+No container engine is needed: the folder has what .dockerignore and the Dockerfile let in, the servers are
+those of the test run, and packages that the production lock does not have cannot be imported.
 """
 
 import os

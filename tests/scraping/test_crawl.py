@@ -76,6 +76,15 @@ def test_a_loop_ends(back: str, site: Site, fetcher: Fetcher) -> None:
     assert titles(list(crawl(start, fetcher=fetcher))) == [["a"], ["b"]]
 
 
+@pytest.mark.parametrize("back", ["/1", "/1#top", "/2"])
+def test_a_page_that_was_seen_is_not_fetched_again(back: str, site: Site, fetcher: Fetcher) -> None:
+    start = site.add("/1", listing_page("a", following="/2"))
+    site.add("/2", listing_page("b", following=back))
+    *_, last = crawl(start, fetcher=fetcher)
+    assert last.next_url is None
+    assert site.seen == ["/robots.txt", "/1", "/2"]
+
+
 def test_the_next_page_is_on_the_same_site(site: Site, fetcher: Fetcher) -> None:
     elsewhere = f"http://localhost:{site.server_port}/2"
     start = site.add("/1", listing_page("a", following=elsewhere))

@@ -1,0 +1,156 @@
+"""The published document, and everything near it, thrown at the API under every kind of token.
+
+FUZZ_EXAMPLES sets how many cases each kind of token, operation and kind of data gets, FUZZ_SEED
+which ones:
+
+    FUZZ_EXAMPLES=2000 FUZZ_SEED=1 scripts/test tests/security/test_fuzz.py -s -n 0
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import schemathesis
+from django.core.wsgi import get_wsgi_application
+from django.db import connection
+from django.utils import timezone
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+
+from shargain.api.models import ScraperToken
+from shargain.offers.models import Offer, ScrapingTarget
+
+from .conftest import Party
+
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "40"))
+SEED = os.environ.get("FUZZ_SEED")
+OPERATIONS = (
+    ("/api/v1/targets/{target_id}/offers", "POST"),
+    ("/api/v1/targets/{target_id}/quota", "GET"),
+)
+TABLES = ("offers_scrapingtarget", "offers_offer", "offers_offerquota", "api_scrapertoken")
+
+requests: Counter[str] = Counter()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _count() -> Iterator[None]:
+    yield
+    print(f"\nrequests: {sum(requests.values()):,}; {dict(sorted(requests.items()))}")
+
+
+def valid(party: Party) -> str:
+    return f"Bearer {party.token}"
+
+
+def expired(party: Party) -> str:
+    token, plain = ScraperToken.issue(party.owner, "expired")
+    past = timezone.now() - timedelta(seconds=1)
+    ScraperToken.objects.filter(pk=token.pk).update(expires_at=past)
+    return f"Bearer {plain}"
+
+
+def revoked(party: Party) -> str:
+    token, plain = ScraperToken.issue(party.owner, "revoked")
+    token.revoke()
+    return f"Bearer {plain}"
+
+
+def of_a_deactivated_owner(party: Party) -> str:
+    type(party.owner).objects.filter(pk=party.owner.pk).update(is_active=False)
+    return valid(party)
+
+
+def unknown(_: Party) -> str:
+    return "Bearer shg_" + "a" * 43
+
+
+def missing(_: Party) -> None:
+    return None
+
+
+def state_of(owner: Any) -> list[Any]:
+    """Every row that belongs to an owner, by a way of its own and not by the models."""
+    mine = "target_id IN (SELECT id FROM offers_scrapingtarget WHERE owner_id = %s)"
+    queries = {
+        "offers_scrapingtarget": "owner_id = %s",
+        "offers_offer": mine,
+        "offers_offerquota": mine,
+        "quota_redis_ledger": f"quota_id IN (SELECT id FROM offers_offerquota WHERE {mine})",
+    }
+    found = []
+    with connection.cursor() as cursor:
+        for table, condition in queries.items():
+            cursor.execute(
+                f"SELECT row_to_json(t)::text FROM {table} t WHERE {condition} ORDER BY 1",
+                [owner.pk],
+            )
+            found.append(cursor.fetchall())
+    return found
+
+
+def run(operation: Any, mode: GenerationMode, check: Callable[[Any, Any], None], ids: Any) -> None:
+    """Generate cases for one operation; the target is one of `ids` or whatever was generated."""
+
+    @given(case=operation.as_strategy(generation_mode=mode), chosen=st.sampled_from([*ids, None]))
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        derandomize=SEED is None,
+        database=None,
+        phases=[Phase.explicit, Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+    )
+    def fuzz(case: Any, chosen: int | None) -> None:
+        if chosen is not None:
+            case.path_parameters = {"target_id": chosen}
+        check(case, chosen)
+
+    (seed(int(SEED))(fuzz) if SEED else fuzz)()
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
+@pytest.mark.parametrize(("path", "method"), OPERATIONS, ids=["offers", "quota"])
+@pytest.mark.parametrize(
+    "kind", [valid, expired, revoked, of_a_deactivated_owner, unknown, missing]
+)
+def test_no_request_fails_or_crosses_owners(
+    party: Party,
+    stranger: Party,
+    kind: Callable[[Party], str | None],
+    path: str,
+    method: str,
+    mode: GenerationMode,
+) -> None:
+    schema = schemathesis.openapi.from_wsgi("/api/v1/openapi.json", get_wsgi_application())
+    switched_off = ScrapingTarget.objects.create(name="Off", owner=party.owner, is_active=False)
+    authorization = kind(party)
+    headers = {"Authorization": authorization} if authorization else {}
+    own, foreign = state_of(party.owner), state_of(stranger.owner)
+
+    def check(case: Any, chosen: int | None) -> None:
+        if not authorization and case.headers:
+            case.headers.pop("Authorization", None)
+        response = case.call(headers=headers)
+        requests[f"{response.status_code}"] += 1
+        assert response.status_code < 500, response.text
+        assert str(stranger.limit) not in response.text
+        assert "stranger" not in response.text
+        if kind is not valid:
+            assert response.status_code in (401, 404, 405), response.text
+            assert response.status_code == 401 or chosen is None
+        elif chosen not in (party.target.pk, None):
+            assert response.status_code in (404, 411, 413, 415, 422, 400), response.text
+        case.validate_response(response)
+
+    ids = [party.target.pk, stranger.target.pk, switched_off.pk, 2**31, 2**63]
+    run(schema[path][method], mode, check, ids)
+
+    assert state_of(stranger.owner) == foreign
+    if kind is not valid:
+        assert state_of(party.owner) == own
+    assert not Offer.objects.exclude(target__in=[party.target, stranger.target]).exists()
