@@ -24,7 +24,7 @@ _OWN_ERROR = "QUOTA "
 
 def text(value: bytes | str | int) -> str:
     """A reply's value as text, whether the client decodes or not."""
-    return value.decode() if isinstance(value, bytes) else str(value)
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 def translate(error: Exception) -> Exception:

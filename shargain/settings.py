@@ -8,6 +8,7 @@ from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
 from environs import Env
+from kombu import Queue
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Env()
@@ -36,6 +37,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "shargain.api.middleware.ProblemMiddleware",
+    "shargain.middleware.ContentSecurityPolicyMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -120,15 +122,26 @@ X_FRAME_OPTIONS = "DENY"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = env.bool("DJANGO_HTTPS", False)
 SECURE_SSL_REDIRECT = env.bool("DJANGO_HTTPS", False)
 SECURE_HSTS_SECONDS = 31_536_000 if env.bool("DJANGO_HTTPS", False) else 0
+# Whether all subdomains have certificates, and whether browsers may learn of the domain for good, is
+# for its owner to say, in the proxy that holds the certificate.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 SECURE_PROXY_SSL_HEADER = (
     ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("DJANGO_BEHIND_PROXY", False) else None
 )
 
+# Nothing takes files, and anybody may send them to the login page: none is to reach the disk.
+FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.MemoryFileUploadHandler"]
+
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "formatters": {
+        "record": {
+            "()": "shargain.printable.RecordFormatter",
+            "format": "%(asctime)s %(levelname)s %(name)s %(message)s",
+        }
+    },
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "record"}},
     "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", "INFO")},
 }
 
@@ -144,3 +157,6 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 # Longer than any task and its pauses may last, or the broker would deliver it a second time meanwhile.
 CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 600}
 CELERY_IMPORTS = ["quota_redis.celery"]
+# A backlog of batches must not hold up the tasks that keep quotas in step. A worker serves both queues in turn.
+CELERY_TASK_QUEUES = [Queue("celery"), Queue("quotas")]
+CELERY_TASK_ROUTES = {"quota_redis.*": {"queue": "quotas"}}

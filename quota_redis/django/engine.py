@@ -1,21 +1,21 @@
 """The parts of quota_redis, put together for a definition model and the project's settings."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
-from django.db import DatabaseError, InterfaceError, OperationalError, connections
+from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
 from django_redis import get_redis_connection
 
 from quota_redis.counters import Counters
 from quota_redis.django.conf import quota_settings
 from quota_redis.django.models import QuotaDefinition
 from quota_redis.errors import InsideTransaction, Unavailable
-from quota_redis.postgres import ExactQuota, Ledger
+from quota_redis.postgres import ExactQuota, Ledger, Spent
 from quota_redis.postgres.ledger import PgConnection
 
 
@@ -27,6 +27,11 @@ class Engine:
     ledger: Ledger
     exact: ExactQuota
     database: str
+
+    def spend(self, subject: str, amount: int, work: Callable[[int], int]) -> Spent:
+        """ExactQuota.spend in Django's own transactions, so that `work` may use models as it likes."""
+        atomic = partial(transaction.atomic, using=self.database)
+        return self.exact.spend(self.connection(), subject, amount, work, transaction=atomic)
 
     def connection(self) -> PgConnection:
         """The psycopg connection that Django uses in this thread, outside any transaction.

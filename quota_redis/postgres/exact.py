@@ -4,11 +4,12 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum, auto
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from quota_redis.counters import Counters, new_hold_id
 from quota_redis.errors import (
@@ -33,6 +34,8 @@ from quota_redis.types import (
 )
 
 logger = logging.getLogger(__name__)
+
+Transaction: TypeAlias = Callable[[], AbstractContextManager[object]]
 
 BOUNDARY_SKEW = timedelta(seconds=1)
 
@@ -106,16 +109,23 @@ class ExactQuota:
         self.refuse_without_redis = refuse_without_redis
 
     def spend(
-        self, connection: PgConnection, subject: str, amount: int, work: Callable[[int], int]
+        self,
+        connection: PgConnection,
+        subject: str,
+        amount: int,
+        work: Callable[[int], int],
+        *,
+        transaction: Transaction | None = None,
     ) -> "Spent":
         """Do up to `amount` units of work (1 to 1,000) under the subject's quota.
 
         `work(allowed)` runs inside a transaction on the connection, does at most `allowed` units and returns
         how many it did; fewer means that there is nothing left to do. It may be called several times, also
-        again after a rollback, so what it does must be in the transaction alone.
+        again after a rollback, so what it does must be in the transaction alone. `transaction` opens one on the
+        connection, where a framework wants to do that itself; by default it is psycopg's.
         """
         check_integer("amount", amount, 1, MAX_RESERVE)
-        units = _Units(self.ledger, connection, subject, amount, work)
+        units = _Units(self.ledger, connection, subject, amount, work, transaction)
         course = self.run(connection, subject, units)
         return Spent(units.used, units.left if course.is_denied else 0, course.usage)
 
@@ -282,7 +292,9 @@ class _Units:
         subject: str,
         amount: int,
         work: Callable[[int], int],
+        transaction: Transaction | None,
     ) -> None:
+        self._transaction = transaction or connection.transaction
         self._ledger = ledger
         self._connection = connection
         self._subject = subject
@@ -294,14 +306,14 @@ class _Units:
         return self._spend(reservation.quota_id, reservation.ranges, reservation.amount)
 
     def without_quota(self) -> None:
-        with translated(), self._connection.transaction():
+        with translated(), self._transaction():
             if self._ledger.active_quota(self._connection, self._subject) is not None:
                 raise QuotaMoved(f"a quota of {self._subject!r} is active.")
             used = self._do(self.left)
         self._count(used, self.left)
 
     def direct(self) -> bool:
-        with translated(), self._connection.transaction():
+        with translated(), self._transaction():
             quota_id = self._ledger.active_quota(self._connection, self._subject)
             if quota_id is None:
                 allowed = self.left
@@ -317,11 +329,11 @@ class _Units:
         return True
 
     def is_refusal(self, version: int) -> bool:
-        with translated(), self._connection.transaction():
+        with translated(), self._transaction():
             return self._ledger.version(self._connection, self._subject) == version
 
     def _spend(self, quota_id: int, slots: Ranges, allowed: int) -> int:
-        with translated(), self._connection.transaction():
+        with translated(), self._transaction():
             used = self._do(allowed)
             self._ledger.record_slots(self._connection, self._subject, quota_id, slots, used)
         self._count(used, allowed)

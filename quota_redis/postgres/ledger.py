@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
+from uuid import UUID
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -20,12 +21,14 @@ from quota_redis.errors import (
     Unavailable,
     WrongIsolation,
 )
+from quota_redis.keys import check_text
 from quota_redis.postgres.table import QuotaTable
 from quota_redis.ranges import Ranges
 from quota_redis.types import Reservation, check_integer
 
 PgConnection: TypeAlias = "psycopg.Connection[Any]"
 
+_INTEGER_BITS = {"bigint": 63, "integer": 31}
 _BY_SQLSTATE: dict[str, type[Exception]] = {
     "QS001": QuotaMoved,
     "QS002": SlotConflict,
@@ -170,7 +173,7 @@ class Ledger:
                 self._read_query().encode(),
                 (
                     list(subjects),
-                    [self.table.value(subject) for subject in subjects],
+                    [self._value(subject) for subject in subjects],
                     self.namespace,
                     self.namespace,
                 ),
@@ -197,12 +200,24 @@ class Ledger:
             ).fetchall()
         return {row[0]: row[1] for row in rows}
 
+    def is_subject(self, subject: str) -> bool:
+        """Whether it can be a subject of the table: Redis, where anybody may write, can name others."""
+        try:
+            check_text("subject", subject)
+            self._value(subject)
+        except InvalidArgument:
+            return False
+        return True
+
     def _value(self, subject: str) -> str | int:
         value = self.table.value(subject)
-        if self.table.subject_type not in ("bigint", "integer"):
-            return value
         try:
-            return check_integer("subject", int(value), -(2**63), 2**63 - 1)
+            if self.table.subject_type == "uuid":
+                return str(UUID(value))
+            bits = _INTEGER_BITS.get(self.table.subject_type)
+            if bits is None:
+                return value
+            return check_integer("subject", int(value), -(2**bits), 2**bits - 1)
         except ValueError as error:
             raise InvalidArgument(
                 f"subject {subject!r} does not name a row of {self.table.table}."

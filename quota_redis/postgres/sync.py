@@ -48,11 +48,11 @@ def writing_counts(connection: PgConnection, namespace: str, *, wait: bool) -> I
     function = "pg_advisory_lock" if wait else "pg_try_advisory_lock"
     name = f"quota_redis:sync:{namespace}"
     row = connection.execute(
-        f"SELECT {function}(hashtextextended(%s, 0)) IS DISTINCT FROM false".encode(),  # noqa: S608
+        f"SELECT {function}(hashtextextended(%s, 0))::text".encode(),
         (name,),
     ).fetchone()
     connection.commit()
-    is_ours = bool(row and row[0])
+    is_ours = bool(row and row[0] != "false")
     try:
         yield is_ours
     finally:
@@ -67,7 +67,7 @@ def _sync(counters: Counters, ledger: Ledger, connection: PgConnection) -> SyncR
     subjects = counts = 0
     try:
         for shard in range(counters.keys.shards):
-            for names in _changed(counters, shard):
+            for names in _changed(counters, ledger, shard):
                 reclaimed, written = _sync_batch(counters, ledger, connection, names)
                 absorbed += reclaimed
                 subjects += len(names)
@@ -116,13 +116,11 @@ def _count_from_ledger(ledger: Ledger, connection: PgConnection, subjects: Seque
         )
 
 
-def _changed(counters: Counters, shard: int) -> Iterator[list[str]]:
+def _changed(counters: Counters, ledger: Ledger, shard: int) -> Iterator[list[str]]:
     """The subjects of a shard that are marked as changed, in batches."""
-    members = iter(
-        text(member)
-        for member in counters.connection.command("SMEMBERS", counters.keys.changed_of(shard))
-    )
-    while names := list(islice(members, BATCH)):
+    members = counters.connection.command("SMEMBERS", counters.keys.changed_of(shard))
+    ours = filter(ledger.is_subject, map(text, members))
+    while names := list(islice(ours, BATCH)):
         yield names
 
 

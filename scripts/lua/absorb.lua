@@ -69,8 +69,9 @@ end
 
 local definitions = {}
 for i, id in ipairs(order) do
-  local quota, text = quotas[id], hash['q' .. id]
-  local free = text and parse(read_state(text).ranges) or {{1, LAST_SLOT}}
+  local quota, text = quotas[id], hash.d and hash['q' .. id]
+  local known = text and read_state(text).ranges
+  local free = known and parse(known) or {{1, LAST_SLOT}}
   for _, range in ipairs(quota.back) do free[#free + 1] = range end
   local held = union(quota.held)
   free = subtract(subtract(union(free), quota.taken), held)

@@ -21,8 +21,9 @@ if not text then return 1 end
 
 local state, held = read_state(text), parse(kept)
 local back = subtract(held, subtract(held, union(parse(returned))))
-state.held = state.held - size(held)
-state.holds = state.holds - 1
+-- Where somebody else wrote the hash its numbers may not add up: they stay readable, for absorb to put them right.
+state.held = math.max(0, state.held - size(held))
+state.holds = math.max(0, state.holds - 1)
 if #back > 0 then
   state.free = state.free + size(back)
   local lo, rest = string.match(state.ranges, '^(%d+)(-.*)$')
@@ -33,7 +34,8 @@ if #back > 0 then
   else
     local free = parse(state.ranges)
     for _, range in ipairs(back) do free[#free + 1] = range end
-    state.ranges = format(union(free))
+    free = union(free)
+    state.free, state.ranges = size(free), format(free)
   end
 end
 redis.call('HSET', subject_key, 'q' .. quota, write_state(state))

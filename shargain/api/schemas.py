@@ -6,8 +6,17 @@ from typing import Annotated, Self
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, field_validator
+from pydantic.config import JsonDict
 
-from shargain.offers.services.offer_creation import MAX_BATCH, BatchResult, NewOffer, Outcome
+from shargain.offers.models import MAX_URL_BYTES
+from shargain.offers.services.offer_creation import (
+    MAX_BATCH,
+    MAX_PRICE,
+    MAX_TITLE,
+    BatchResult,
+    NewOffer,
+    Outcome,
+)
 from shargain.offers.services.quota import QuotaInfo
 
 
@@ -16,14 +25,35 @@ class _Input(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
+# For readers of the document: offer creation is what checks them, by rules that no pattern can hold.
+_ADDRESS: JsonDict = {"pattern": "^https?://[^/?#]+", "maxLength": MAX_URL_BYTES}
+_ADDRESS_OR_NONE: JsonDict = {**_ADDRESS, "pattern": "^($|https?://[^/?#]+)"}
+_PRICE: JsonDict = {
+    "anyOf": [
+        {"type": "number", "minimum": 0, "maximum": float(MAX_PRICE)},
+        {"type": "string", "pattern": r"^[0-9]{1,10}(\.[0-9]{1,2})?$"},
+        {"type": "null"},
+    ]
+}
+
+
 class OfferIn(_Input):
     """One classified ad."""
 
-    url: str = Field(description="Where the ad is; known by it within the target. http or https.")
-    title: str
-    price: Decimal | None = Field(None, description="With at most two decimals.")
-    main_image_url: str = ""
-    list_url: str = Field("", description="The listing page that it was found on.")
+    url: str = Field(
+        description="Where the ad is; known by it within the target. http or https.",
+        json_schema_extra=_ADDRESS,
+    )
+    title: str = Field(json_schema_extra={"maxLength": MAX_TITLE})
+    price: Decimal | None = Field(
+        None, description="With at most two decimals.", json_schema_extra=_PRICE
+    )
+    main_image_url: str = Field("", json_schema_extra=_ADDRESS_OR_NONE)
+    list_url: str = Field(
+        "",
+        description="The listing page that it was found on.",
+        json_schema_extra=_ADDRESS_OR_NONE,
+    )
     metadata: dict[str, JsonValue] = {}
     published_at: AwareDatetime | None = Field(None, description="With a time zone.")
 

@@ -15,42 +15,77 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from shargain.demo.folders import ServerError, locked
 from shargain.demo.servers import Postgres, Server, Valkey
+from shargain.demo.supervisor import ProcessError
+from shargain.demo.wire import proxied
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+INTERRUPTED = 130
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and return the exit status."""
     options = parse(arguments)
-    # So that an end by SIGTERM leaves no server's data behind.
+    folder = options.state / "load"
     try:
-        with _servers(options.state / "load"):
-            import django
-
-            django.setup()
-            from django.core.management import call_command
-
-            from shargain.demo import measuring
-
-            call_command("migrate", verbosity=0, interactive=False)
-            if options.count_round_trips:
-                report = measuring.count_round_trips(options.batch)
-            else:
-                report = measuring.measure(options)
-    except (ServerError, OSError) as error:
+        with _servers(folder):
+            report = _count_on_the_wire(options) if options.count_round_trips else _load(options)
+    except (ServerError, ProcessError, OSError) as error:
         print(f"The measurement cannot go on: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        return 130
-    print(json.dumps(report, indent=1) if options.json else measuring.as_text(report))
+        return INTERRUPTED
+    print(json.dumps(report, indent=1) if options.json else _as_text(report))
     return 1 if report.get("disagreements") else 0
+
+
+def _load(options: argparse.Namespace) -> dict[str, Any]:
+    _set_up()
+    from shargain.demo.measuring import measure
+
+    return measure(options, options.state / "load" / "processes")
+
+
+def _count_on_the_wire(options: argparse.Namespace) -> dict[str, Any]:
+    with (
+        proxied(os.environ["DATABASE_URL"]) as postgres,
+        proxied(os.environ["REDIS_URL"]) as redis,
+    ):
+        os.environ["DATABASE_URL"], os.environ["REDIS_URL"] = postgres.url, redis.url
+        _set_up()
+        from shargain.demo.round_trips import count_round_trips
+
+        return count_round_trips(options.batch, postgres, redis)
+
+
+def _set_up() -> None:
+    import django
+
+    django.setup()
+    from django.core.management import call_command
+
+    call_command("migrate", verbosity=0, interactive=False)
+
+
+def _as_text(report: Mapping[str, Any], indent: str = "") -> str:
+    lines = []
+    for name, value in report.items():
+        shown = str(name).replace("_", " ")
+        if isinstance(value, Mapping):
+            lines.append(f"{indent}{shown}:\n{_as_text(value, indent + '  ')}")
+        else:
+            lines.append(f"{indent}{shown}: {value}")
+    if not indent and "disagreements" in report:
+        wrong = report["disagreements"]
+        lines.append(f"VERDICT {f'{len(wrong)} disagreements' if wrong else 'exact'}")
+    return "\n".join(lines)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -69,7 +104,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _integer(lowest: int, highest: int):  # type: ignore[no-untyped-def]
+def _integer(lowest: int, highest: int) -> Callable[[str], int]:
     def read(text: str) -> int:
         if not text.isascii() or not text.isdecimal() or not lowest <= int(text) <= highest:
             raise argparse.ArgumentTypeError(f"{text!r}: give {lowest} to {highest}")

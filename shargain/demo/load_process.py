@@ -1,8 +1,9 @@
-"""One of the processes that `load` posts from: waits for the others, posts, prints what it saw.
+"""One of the processes that `load` posts from: waits for the others, posts, tells what it saw.
 
     python -m shargain.demo.load_process FOLDER NUMBER
 
-FOLDER has the plan, and gets a file named `go` when all processes have printed `ready`.
+They talk through files in FOLDER: `plan`, then `ready-NUMBER` of each process, then `go`, and at the
+end `seen-NUMBER`.
 """
 
 import json
@@ -18,12 +19,13 @@ from uuid import uuid4
 
 import django
 
+from shargain.demo.folders import write_private
+
 if TYPE_CHECKING:
     from shargain.offers.services.offer_creation import BatchResult, NewOffer
 
     Create: TypeAlias = Callable[..., BatchResult]
 
-READY = "ready"
 GO_SECONDS = 120.0
 GO_LOOK_SECONDS = 0.005
 
@@ -45,13 +47,14 @@ class Seen:
 
     seconds: float = 0.0
     failed: int = 0
-    offers: Counter[str] = field(default_factory=Counter)
+    offers: dict[str, int] = field(default_factory=dict)
     creating_ms: list[float] = field(default_factory=list)
     knowing_ms: list[float] = field(default_factory=list)
     refused_ms: list[float] = field(default_factory=list)
 
     def count(self, result: "BatchResult", span_ms: float) -> None:
-        self.offers.update(str(outcome) for outcome in result.outcomes)
+        for outcome in result.outcomes:
+            self.offers[outcome] = self.offers.get(outcome, 0) + 1
         if result.created:
             self.creating_ms.append(span_ms)
         elif result.discarded:
@@ -86,15 +89,16 @@ class Batches:
 
 
 def main(folder: Path, number: int) -> None:
-    """Post as planned, and print a Seen as JSON."""
-    plan = Plan(**json.loads((folder / "plan.json").read_text(encoding="utf-8")))
+    """Post as planned, and write a Seen."""
+    plan = Plan(**json.loads((folder / "plan").read_text(encoding="utf-8")))
     django.setup()
     create = _creator(is_naive=plan.is_naive)
     batches = Batches(number, plan)
     batches.next()
-    print(READY, flush=True)
+    (folder / f"ready-{number}").touch()
     _wait_for(folder / "go")
-    print(json.dumps(asdict(_post(plan, batches, create))), flush=True)
+    seen = _post(plan, batches, create)
+    write_private(folder / f"seen-{number}", json.dumps(asdict(seen)))
 
 
 def _creator(*, is_naive: bool) -> "Create":

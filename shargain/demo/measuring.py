@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from shargain.demo import figures
 from shargain.demo.judge import judge, judge_counts
-from shargain.demo.load_process import READY, Plan, Seen
+from shargain.demo.load_process import Plan, Seen
 from shargain.demo.supervisor import ProcessError, Supervisor
 from shargain.offers.models import ScrapingTarget
 from shargain.offers.services.offer_creation import Outcome
@@ -42,7 +42,9 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     before = figures.take(watch)
     report["offers"] = sum(account.offers for account in before.accounts)
     report["over_admitted"] = sum(
-        max(0, account.offers - (account.limit or 0)) for account in before.accounts
+        max(0, account.offers - account.limit)
+        for account in before.accounts
+        if account.limit is not None
     )
     if options.naive:
         report["count_drift"] = sum(abs(a.used_offers_count - a.offers) for a in before.accounts)
@@ -73,35 +75,31 @@ def make_targets(count: int, limits: tuple[int, int]) -> list[int]:
 def _post_all(count: int, plan: Plan, folder: Path) -> list[Seen]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700)
-    (folder / "plan.json").write_text(json.dumps(asdict(plan)), encoding="utf-8")
+    (folder / "plan").write_text(json.dumps(asdict(plan)), encoding="utf-8")
     env = {**os.environ, "LOG_LEVEL": "ERROR", "PYTHONUTF8": "1"}
     with Supervisor(folder, cwd=ROOT, env=env) as supervisor:
         _say(f"Starting {count} processes ...")
         for number in range(count):
             command = [sys.executable, "-m", "shargain.demo.load_process", str(folder), str(number)]
             supervisor.start(f"process-{number}", command)
-        _wait(supervisor, lines=1, seconds=START_SECONDS)
+        _wait_for(folder, [f"ready-{n}" for n in range(count)], supervisor, START_SECONDS)
         _say(f"Posting for {plan.seconds} s ...")
         (folder / "go").touch()
-        return [
-            Seen(**json.loads(lines[1]))
-            for lines in _wait(supervisor, lines=2, seconds=plan.seconds + END_SECONDS)
-        ]
+        names = [f"seen-{number}" for number in range(count)]
+        _wait_for(folder, names, supervisor, plan.seconds + END_SECONDS)
+        texts = [(folder / name).read_text(encoding="utf-8") for name in names]
+        return [Seen(**json.loads(text)) for text in texts]
 
 
-def _wait(supervisor: Supervisor, *, lines: int, seconds: float) -> list[list[str]]:
-    """What the processes have printed, once each has printed so many lines."""
+def _wait_for(folder: Path, names: Sequence[str], processes: Supervisor, seconds: float) -> None:
+    """Return when all these files are there."""
     deadline = time.monotonic() + seconds
-    processes = supervisor.processes.values()
-    while time.monotonic() < deadline:
-        failed = [process for process in processes if process.died and process.status]
-        printed = [process.log.read_text(encoding="utf-8").split("\n") for process in processes]
-        if not failed and all(len(each) > lines and each[0] == READY for each in printed):
-            return printed
-        if failed:
-            supervisor.check()
+    while not all((folder / name).exists() for name in names):
+        if any(process.status for process in processes.processes.values()):
+            processes.check()
+        if time.monotonic() > deadline:
+            raise ProcessError(f"Not all processes had answered after {seconds:.0f} s.")
         time.sleep(LOOK_SECONDS)
-    raise ProcessError(f"The processes had not all answered after {seconds:.0f} s.")
 
 
 def _summary(seen: Sequence[Seen]) -> dict[str, Any]:

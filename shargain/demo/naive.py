@@ -6,10 +6,11 @@ question and the addition others ask too, and are told the same.
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import cast
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, QuerySet
 
 from shargain.offers.models import Offer, OfferQuota
 from shargain.offers.services.offer_creation import BatchResult, NewOffer, Outcome
@@ -18,43 +19,49 @@ from shargain.offers.services.offer_creation import BatchResult, NewOffer, Outco
 def create_offers(target_id: int, offers: Sequence[NewOffer], *, batch_id: UUID) -> BatchResult:
     """Create the offers that are new while the count is below the limit."""
     with transaction.atomic():
-        quota = OfferQuota.objects.active().filter(target_id=target_id).first()
-        known = set(
-            Offer.objects.filter(
-                target_id=target_id, url__in=[offer.url for offer in offers]
-            ).values_list("url", flat=True)
-        )
+        quota = get_active_quota(target_id)
+        known = _known(target_id, offers)
         fresh = [offer for offer in offers if offer.url not in known]
-        chosen = fresh[: _room(quota, len(fresh))]  # type: ignore[arg-type]
+        chosen = fresh if quota is None else fresh[: _room(quota, len(fresh))]
         Offer.objects.bulk_create(
             [
-                Offer(
-                    target_id=target_id,
-                    quota_id=quota.pk if quota else None,
-                    batch_id=batch_id,
-                    **asdict(offer),
-                )
+                Offer(target_id=target_id, quota=quota, batch_id=batch_id, **asdict(offer))
                 for offer in chosen
             ],
             ignore_conflicts=True,
         )
-        if quota:
-            OfferQuota.objects.filter(pk=quota.pk).update(
-                used_offers_count=F("used_offers_count") + len(chosen)
-            )
+        if quota is not None:
+            count = F("used_offers_count") + len(chosen)
+            _quotas(OfferQuota.objects.filter(pk=quota.pk)).update(used_offers_count=count)
     created = {offer.url for offer in chosen}
-    outcomes = [
-        Outcome.CREATED
-        if offer.url in created
-        else Outcome.DUPLICATE
-        if offer.url in known
-        else Outcome.DISCARDED
-        for offer in offers
-    ]
-    return BatchResult(batch_id, tuple(outcomes), None)
+    return BatchResult(
+        batch_id, tuple(_outcome(offer.url, created, known) for offer in offers), None
+    )
 
 
-def _room(quota: OfferQuota | None, wanted: int) -> int:
-    if quota is None or quota.max_offers_per_period is None:
+def get_active_quota(target_id: int) -> OfferQuota | None:
+    """The quota that rules, as the table has it."""
+    return _quotas(OfferQuota.objects.active()).filter(target_id=target_id).first()
+
+
+def _quotas(found: object) -> "QuerySet[OfferQuota]":
+    """The base of all quota models types its manager for itself."""
+    return cast("QuerySet[OfferQuota]", found)
+
+
+def _known(target_id: int, offers: Sequence[NewOffer]) -> set[str]:
+    urls = [offer.url for offer in offers]
+    known = Offer.objects.filter(target_id=target_id, url__in=urls)
+    return set(known.values_list("url", flat=True))
+
+
+def _room(quota: OfferQuota, wanted: int) -> int:
+    if quota.max_offers_per_period is None:
         return wanted
     return max(0, quota.max_offers_per_period - quota.used_offers_count)
+
+
+def _outcome(url: str, created: set[str], known: set[str]) -> Outcome:
+    if url in created:
+        return Outcome.CREATED
+    return Outcome.DUPLICATE if url in known else Outcome.DISCARDED

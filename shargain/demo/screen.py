@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shargain.demo.judge import Account
+from shargain.printable import printable
 
 PLAIN_SECONDS = 5.0
 PLAIN_WIDTH = 120
@@ -44,7 +45,7 @@ class Screen:
 
     def say(self, text: str) -> None:
         """One line, or more, above the table."""
-        self._console.print(Text(text), soft_wrap=True)
+        self._console.print(Text(printable(text)), soft_wrap=True)
 
     @contextmanager
     def live(self) -> Iterator[None]:
@@ -118,4 +119,4 @@ def _add(table: Table, *cells: Cell) -> None:
 def _shown(cell: Cell) -> str:
     if cell is None:
         return "-"
-    return f"{cell:,}" if isinstance(cell, int) else cell
+    return f"{cell:,}" if isinstance(cell, int) else printable(cell)

@@ -4,7 +4,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 HOST = "127.0.0.1"
 CHUNK = 65_536
@@ -28,8 +28,8 @@ class Proxy:
         self._turns: list[int] = []
         self._sockets: list[socket.socket] = [self._listener]
         port = self._listener.getsockname()[1]
-        netloc = f"{parts.netloc.rpartition('@')[0]}@{HOST}:{port}"
-        self.url = parts._replace(netloc=netloc.lstrip("@")).geturl()
+        user, at, _ = parts.netloc.rpartition("@")
+        self.url = urlunsplit((*parts[:1], f"{user}{at}{HOST}:{port}", *parts[2:]))
         threading.Thread(target=self._accept, daemon=True).start()
 
     def turns(self) -> list[int]:
@@ -76,7 +76,8 @@ class _Link:
         self._number = number
         self._server_spoke = True
 
-    def pass_on(self, source: socket.socket, sink: socket.socket, is_client: bool) -> None:  # noqa: FBT001
+    def pass_on(self, source: socket.socket, sink: socket.socket, is_client: bool) -> None:
+        """Copy one direction until it ends."""
         with suppress(OSError):
             while chunk := source.recv(CHUNK):
                 if is_client and self._server_spoke:

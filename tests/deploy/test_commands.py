@@ -11,9 +11,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
 import psycopg
@@ -98,22 +100,37 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     make_image(folder)
     _guard(folder / "guard")
     number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    name = f"deployment_{number}"
+    with _database(f"deployed_{number}") as address:
+        addresses = {
+            "DATABASE_URL": address,
+            "REDIS_URL": os.environ["REDIS_URL"],
+            "CELERY_BROKER_URL": _place(os.environ["CELERY_BROKER_URL"], str(15 - number)),
+            "QUOTA_TIMEOUT_SECONDS": "5",
+        }
+        deployed = Deployment(folder, addresses)
+        migrated = deployed.run(*deployed.services["migrate"]["command"])
+        assert migrated.returncode == 0, migrated.stderr
+        yield deployed
+
+
+@contextmanager
+def _database(name: str) -> Iterator[str]:
+    """The database and the role that compose would make, under a name of this test's."""
+    variables = dict.fromkeys(required_variables(), "secret")
+    content = interpolate(compose()["configs"]["role"]["content"], variables)
     with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as server:
-        server.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
-        server.execute(f"CREATE DATABASE {name}".encode())
-    addresses = {
-        "DATABASE_URL": _with_database(os.environ["DATABASE_URL"], name),
-        "REDIS_URL": os.environ["REDIS_URL"],
-        "CELERY_BROKER_URL": _with_database(os.environ["CELERY_BROKER_URL"], str(15 - number)),
-        "QUOTA_TIMEOUT_SECONDS": "5",
-    }
-    deployed = Deployment(folder, addresses)
-    migrated = deployed.run(*deployed.services["migrate"]["command"])
-    assert migrated.returncode == 0, migrated.stderr
-    yield deployed
-    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as server:
-        server.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
+        _drop(server, name)
+        for statement in content.replace("shargain", name).splitlines():
+            server.execute(statement.encode())
+        parts = urlsplit(_place(os.environ["DATABASE_URL"], name))
+        host = parts.netloc.rpartition("@")[2]
+        yield urlunsplit(parts._replace(netloc=f"{name}:secret@{host}"))
+        _drop(server, name)
+
+
+def _drop(server: "psycopg.Connection[Any]", name: str) -> None:
+    server.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
+    server.execute(f"DROP ROLE IF EXISTS {name}".encode())
 
 
 def test_the_image_collects_the_static_files(deployment: Deployment) -> None:
@@ -192,7 +209,7 @@ def _normal(package: str) -> str:
     return re.sub(r"[-_.]+", "-", package).lower()
 
 
-def _with_database(address: str, name: str) -> str:
+def _place(address: str, name: str) -> str:
     return f"{address.rpartition('/')[0]}/{name}"
 
 

@@ -113,11 +113,9 @@ class ExactMachine(RuleBasedStateMachine):
         held = [hold.ranges for hold in snapshot.holds]
         state = snapshot.quotas[self.quota]
         assert ranges.union(state.free, *held) == self.bench.free(self.quota)
-        assert ranges.size(state.free) + sum(map(ranges.size, held)) == ranges.size(
-            self.bench.free(self.quota)
-        )
+        assert ranges.subtract(state.free, ranges.union(*held)) == state.free
         assert state.usage.used == self.bench.used(self.quota)
-        assert state.usage.held == sum(map(ranges.size, held))
+        assert state.usage.held == ranges.size(ranges.union(*held))
         assert state.holds == len(held)
         assert snapshot.version == self.bench.version()
 

@@ -20,7 +20,7 @@ from quota_redis import (
     Usage,
     WrongIsolation,
 )
-from quota_redis.postgres import Spent, absorb, exact, sync
+from quota_redis.postgres import ExactQuota, Spent, absorb, exact, sync
 from quota_redis.postgres.exact import MAX_GRANTS
 
 BLINK = timedelta(milliseconds=1)
@@ -333,6 +333,18 @@ class TestRedisGone:
         bench.counters = dead_counters
         assert bench.spend(5) == Spent(5, 0, None)
         assert bench.items() == 5
+
+    def test_it_can_be_refused_instead(self, bench: Bench, dead_counters: Counters) -> None:
+        bench.define(10)
+        strict = ExactQuota(dead_counters, bench.ledger, refuse_without_redis=True)
+        with pytest.raises(Unavailable, match="Redis failed"):
+            strict.spend(bench.connection, SUBJECT, 4, bench.work)
+        assert bench.items() == 0
+
+    def test_who_refuses_still_asks_the_ledger_where_redis_answers(self, bench: Bench) -> None:
+        bench.define(10)
+        strict = ExactQuota(bench.counters, bench.ledger, refuse_without_redis=True)
+        assert strict.spend(bench.connection, SUBJECT, 4, bench.work).used == 4
 
     def test_it_leaves_a_mark(self, bench: Bench, dead_counters: Counters) -> None:
         bench.counters = dead_counters

@@ -55,6 +55,8 @@ class Protocol:
 
     # absorb.
     absorb_heeds_version: bool = True  # below the hash's version nothing is applied
+    absorb_is_alone: bool = True  # nothing is applied where another absorb was since the hash was read
+    absorb_rebuilds: bool = False  # a later version takes every slot that the ledger leaves for free
     absorb_reads_redis_first: bool = True
     absorb_has_one_snapshot: bool = True  # version and ledger are of the same moment
     absorb_gives_back: bool = True  # slots that neither the hash read nor the ledger has are free

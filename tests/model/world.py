@@ -4,11 +4,12 @@ Everything is a tuple of small integers. Sets of slots and sets of offers are bi
 batch are taken from the lowest bit up, as slots are.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
 from typing import NamedTuple
 
+from tests.model.invariants import GUARANTEE
 from tests.model.protocol import SHIPPED, Protocol
 
 NO_QUOTA = -1
@@ -60,6 +61,8 @@ class Redis(NamedTuple):
     version: int
     stocks: tuple[Stock | None, ...]
     holds: tuple[Hold, ...]
+    absorbed: int = 0
+    """The token of the last absorb that was applied; 0 where none was since the search began."""
 
 
 class Entry(NamedTuple):
@@ -83,7 +86,10 @@ class Plan(NamedTuple):
 
     version: int
     entries: tuple[Entry | None, ...]
-    holds: tuple[Hold, ...]
+    expired: tuple[Hold, ...]
+    """Holds whose lease may have ended when the hash was read."""
+    absorbed: int | None
+    """The token that the hash had, None where there was no hash."""
 
 
 class Pc(IntEnum):
@@ -240,8 +246,10 @@ class Scenario:
     """Others may come between the steps of an absorb by a worker."""
     absorbs: int = 0
     syncs: int = 0
-    watch: frozenset[str] = field(default_factory=frozenset)
-    """Names of the invariants that are judged; none = all."""
+    leases_last: bool = False
+    """No lease ends while the transaction that uses it is under way."""
+    watch: frozenset[str] = GUARANTEE
+    """Names of the invariants that are judged."""
 
     @property
     def universe(self) -> int:
@@ -249,9 +257,10 @@ class Scenario:
 
 
 # The clocks of Redis and of PostgreSQL around the boundary of a period, as they may differ within the skew. Redis is far
-# before it, near before, near after or far after; PostgreSQL before or after.
-CLOCKS = ((0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (3, 1))
-NEXT_CLOCKS = ((1,), (2, 3), (4,), (4,), (5,), ())
+# before it, near before, near after, far after, or so long after that absorb leaves out a quota that ended there;
+# PostgreSQL is before or after.
+CLOCKS = ((0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (3, 1), (4, 1))
+NEXT_CLOCKS = ((1,), (2, 3), (4,), (4,), (5,), (6,), ())
 LAST_CLOCK = len(CLOCKS) - 1
 
 
@@ -261,6 +270,10 @@ def redis_phase(world: World) -> int:
 
 def is_near_boundary(world: World) -> bool:
     return CLOCKS[world.clock][0] in (1, 2)
+
+
+def is_long_over(scenario: Scenario, world: World, quota: int) -> bool:
+    return world.clock == LAST_CLOCK and scenario.ends[quota] <= 1
 
 
 def postgres_phase(world: World) -> int:
@@ -313,7 +326,8 @@ def initial(scenario: Scenario) -> World:
     """All slots below the limits are free, and Redis knows it unless it is cold."""
     universe = scenario.universe
     quotas = tuple(
-        Quota(limit, 0, universe & ~((1 << max(0, limit)) - 1), 0, 0) for limit in scenario.limits
+        Quota(limit, 0, 0 if limit == UNDEFINED else universe & ~((1 << limit) - 1), 0, 0)
+        for limit in scenario.limits
     )
     stocks = tuple(
         None if quota.limit == UNDEFINED else Stock(universe & ~quota.void, quota.limit, quota.limit)

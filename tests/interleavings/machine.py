@@ -1,0 +1,426 @@
+"""The state machine: Hypothesis chooses who makes the next call, and what goes wrong with it."""
+
+import sys
+from collections import Counter
+from datetime import timedelta
+from typing import Any, ClassVar
+from uuid import UUID
+
+import hypothesis.strategies as st
+import psycopg
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from quota_redis.errors import Unavailable
+from tests.interleavings import invariants, programs
+from tests.interleavings.gate import Actor, Fault
+from tests.interleavings.invariants import Violation, demand
+from tests.interleavings.programs import BatchDone, Program, SpendDone
+from tests.interleavings.world import LEASE, TARGET, Seen, World
+
+MAX_ACTORS = 5
+MAX_STEPS_TO_END = 600
+"""Calls that an actor may need before it has to be done."""
+REFUSED_EDITS = ("QS004", "23505", "23514")
+"""Deleting a used quota; two quotas with one start; an end before the start."""
+
+LIMITS = st.sampled_from([0, 1, 2, 3, 5, 8, None])
+CHANGES = st.one_of(
+    st.tuples(st.just("limit"), LIMITS),
+    st.tuples(
+        st.just("add"),
+        LIMITS,
+        st.sampled_from([-900, -5, 1, 3, 20]),
+        st.sampled_from([None, 2, 15]),
+    ),
+    st.tuples(st.just("end"), st.sampled_from([0, 0, 1, 20, None])),
+    st.tuples(st.just("delete")),
+)
+"""Edits of a definition; starts and ends in seconds from now."""
+INDEX = st.integers(0, 7)
+OFFERS = st.lists(st.integers(0, 11), min_size=1, max_size=4, unique=True)
+
+
+class Totals:
+    """What a whole search did."""
+
+    def __init__(self) -> None:
+        self.runs = self.steps = self.waits = 0
+        self.done: Counter[str] = Counter()
+        self.faults: Counter[str] = Counter()
+
+    def line(self, minutes: float, seed: int) -> str:
+        return (
+            f"seed {seed}: {self.runs} runs, {self.steps} steps, {self.steps / minutes:.0f} a minute, "
+            f"{self.waits} waits for a lock, no violation"
+        )
+
+    def table(self) -> str:
+        counts = [*sorted(self.done.items()), *sorted(self.faults.items())]
+        return "\n".join(f"{count:8} {name}" for name, count in counts)
+
+
+class Interleavings(RuleBasedStateMachine):
+    """One run. Subclasses name the world it happens in."""
+
+    world: ClassVar[World]
+    totals: ClassVar[Totals]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world.reset()
+        self.totals.runs += 1
+        self.actors: list[Actor] = []
+        self.started = 0
+        self.batches: dict[UUID, list[str]] = {}
+        self.deleted: Counter[int] = Counter()
+        self.deleted_offers: set[tuple[str, UUID]] = set()
+        self.copy: bytes | None = None
+        self.expired: set[str] = set()
+        self.is_redis_true = True
+        """Whether Redis has had no reason to count fewer than the ledger, so that sync alone must be right."""
+        self.history: list[Seen] = [self.world.see()]
+
+    # Beginning
+
+    @initialize(limit=LIMITS, lasts=st.sampled_from([None, None, 1003, 1020]), is_known=st.booleans())
+    def define(self, limit: int | None, lasts: int | None, is_known: bool) -> None:
+        self._add(0, limit, -1000, lasts, is_pushed=is_known)
+        self._run_to_end(self.actors[-1])
+
+    # Starting actors
+
+    def _start(self, name: str, program: Program) -> Actor:
+        self.started += 1
+        actor = Actor(f"{name} {self.started}", program, began=len(self.history) - 1)
+        self.world.equip(actor)
+        self.actors.append(actor)
+        actor.start()
+        self._settle()
+        return actor
+
+    def _has_room(self) -> bool:
+        return len(self.actors) < MAX_ACTORS
+
+    @precondition(_has_room)
+    @rule(offers=OFFERS)
+    def post_batch(self, offers: list[int]) -> None:
+        batch_id = UUID(int=self.started + 1)
+        self.batches[batch_id] = [f"https://example.org/{number}" for number in offers]
+        self._start_batch(batch_id)
+
+    @precondition(lambda self: self._has_room() and self.batches)
+    @rule(which=INDEX)
+    def deliver_batch_again(self, which: int) -> None:
+        self._start_batch(list(self.batches)[which % len(self.batches)])
+
+    def _start_batch(self, batch_id: UUID) -> None:
+        self._start("batch", programs.batch(self.world, batch_id, self.batches[batch_id]))
+
+    @precondition(_has_room)
+    @rule(amount=st.integers(1, 4))
+    def spend(self, amount: int) -> None:
+        self._start("spend", programs.spend(self.world, UUID(int=self.started + 1), amount))
+
+    @precondition(_has_room)
+    @rule(kind=st.sampled_from(["sync", "sync", "absorb", "audit", "compact", "rebuild"]))
+    def start_upkeep(self, kind: str) -> None:
+        self._start(kind, programs.upkeep(self.world, kind))
+
+    # Edits of definitions
+
+    @precondition(_has_room)
+    @rule(which=INDEX, change=CHANGES, is_pushed=st.booleans())
+    def edit(self, which: int, change: tuple[Any, ...], is_pushed: bool) -> None:
+        kind, *values = change
+        getattr(self, f"_{kind}")(self._quota(which), *values, is_pushed=is_pushed)
+
+    def _add(
+        self, _: int, limit: int | None, starts_in: int, lasts: int | None, *, is_pushed: bool
+    ) -> None:
+        start = self.world.now + timedelta(seconds=starts_in)
+        end = None if lasts is None else start + timedelta(seconds=lasts)
+        query = """INSERT INTO offers_offerquota (target_id, max_offers_per_period, used_offers_count,
+            period_start, period_end) VALUES (%s, %s, 0, %s, %s)"""
+        self._edit(query, (TARGET, limit, start, end), is_pushed)
+
+    def _limit(self, quota: int, limit: int | None, *, is_pushed: bool) -> None:
+        query = "UPDATE offers_offerquota SET max_offers_per_period = %s WHERE id = %s"
+        self._edit(query, (limit, quota), is_pushed)
+
+    def _end(self, quota: int, seconds: int | None, *, is_pushed: bool) -> None:
+        end = None if seconds is None else self.world.now + timedelta(seconds=seconds)
+        query = "UPDATE offers_offerquota SET period_end = %s WHERE id = %s"
+        self._edit(query, (end, quota), is_pushed)
+
+    def _delete(self, quota: int, *, is_pushed: bool) -> None:
+        self._edit("DELETE FROM offers_offerquota WHERE id = %s", (quota,), is_pushed)
+
+    def _quota(self, which: int) -> int:
+        defined = [quota.id for quota in self.history[-1].quotas.values() if quota.is_defined]
+        return defined[which % len(defined)] if defined else 0
+
+    def _edit(self, query: str, values: tuple[object, ...], is_pushed: bool) -> None:
+        self._start("edit", programs.edit(self.world, query, values, is_pushed=is_pushed))
+
+    # Steps
+
+    def _standing(self) -> list[Actor]:
+        return [actor for actor in self.actors if actor.stopped.is_set()]
+
+    @precondition(_standing)
+    @rule(which=INDEX)
+    def step(self, which: int) -> None:
+        self._resume(self._pick(which))
+
+    @precondition(_standing)
+    @rule(which=INDEX, calls=st.integers(2, 8))
+    def steps(self, which: int, calls: int) -> None:
+        actor = self._pick(which)
+        for _ in range(calls):
+            if actor in self._standing():
+                self._resume(actor)
+
+    @precondition(_standing)
+    @rule(which=INDEX)
+    def run_on(self, which: int) -> None:
+        """Let one run until it has ended or waits for another."""
+        self._run_to_end(self._pick(which))
+
+    @precondition(_standing)
+    @rule(which=INDEX, fault=st.sampled_from(Fault))
+    def hurt(self, which: int, fault: Fault) -> None:
+        actor = self._pick(which)
+        where = actor.at.split()[0]
+        if where == "sql" and fault is Fault.REPLY_LOST:
+            self.is_redis_true = False  # The worker gives its hold back and cannot know that it was used.
+        self.totals.faults[f"{where}: {fault.name.lower()}"] += 1
+        self._resume(actor, fault)
+
+    @precondition(lambda self: len(self.actors) > len(self._standing()))
+    @rule(which=INDEX)
+    def kill_waiting(self, which: int) -> None:
+        """Kill an actor that waits for a lock inside PostgreSQL."""
+        waiting = [actor for actor in self.actors if not actor.stopped.is_set()]
+        actor = waiting[which % len(waiting)]
+        actor.is_dead = actor.was_hurt = True
+        self.totals.faults["waiting: killed"] += 1
+        self.world.observer.execute(
+            "SELECT pg_terminate_backend(%s, 10000)", (actor.connection.info.backend_pid,)
+        )
+        self._settle()
+
+    def _pick(self, which: int) -> Actor:
+        standing = self._standing()
+        return standing[which % len(standing)]
+
+    def _resume(self, actor: Actor, fault: Fault | None = None) -> None:
+        self.totals.steps += 1
+        is_rebuild = actor.name.startswith("rebuild")
+        actor.resume(fault)
+        self._settle(is_loss=is_rebuild)
+
+    def _run_to_end(self, actor: Actor) -> None:
+        for _ in range(MAX_STEPS_TO_END):
+            if actor not in self._standing():
+                return
+            self._resume(actor)
+        raise Violation(f"{actor.name} makes no progress: {MAX_STEPS_TO_END} calls, now at {actor.at}")
+
+    # Posts
+
+    @precondition(lambda self: self.world.posts)
+    @rule(which=INDEX, is_lost=st.sampled_from([False, False, False, True]))
+    def post_travels(self, which: int, is_lost: bool) -> None:
+        posts = self.world.posts
+        posts.rotate(-(which % len(posts)))
+        post = posts.popleft()
+        if is_lost:
+            self.totals.faults["post: lost"] += 1
+            return
+        self.world.deliver(post)
+        self._settle(settled={post.hold_id})
+
+    # Faults of Redis, time, and the owner's deletions
+
+    @rule(what=st.sampled_from(["nothing", "scripts", "copy", "restore", "changed", "subject", "all"]))
+    def break_redis(self, what: str) -> None:
+        """Lose a part of what Redis knows, or bring back an older copy of it, as a stale replica does."""
+        world = self.world
+        key = world.keys.subject(world.subject)
+        if what == "copy":
+            self.copy = world.client.dump(key)
+        if what in ("nothing", "copy") or (what == "restore" and self.copy is None):
+            return
+        self.totals.faults[f"redis: {what}"] += 1
+        if what == "scripts":
+            world.client.script_flush()
+            return
+        if what == "restore":
+            world.client.restore(key, 0, self.copy, replace=True)
+        elif what == "all":
+            world.flush()
+        else:
+            world.client.delete(key if what == "subject" else world.keys.changed(world.subject))
+        self._settle(is_loss=True)
+
+    @rule(
+        milliseconds=st.sampled_from([1, 150, 1000, 5000, 11_000, 70_000]),
+        skew_ms=st.sampled_from([None, None, 0, 700, -700]),
+    )
+    def pass_time(self, milliseconds: int, skew_ms: int | None) -> None:
+        skew = None if skew_ms is None else timedelta(milliseconds=skew_ms)
+        self.world.set_clock(timedelta(milliseconds=milliseconds), skew)
+        self._settle()
+
+    @rule(which=INDEX)
+    def delete_offer(self, which: int) -> None:
+        rows = self.world.observer.execute("SELECT id FROM offers_offer ORDER BY id").fetchall()
+        if rows:
+            url, batch_id, quota_id = self.world.observer.execute(
+                "DELETE FROM offers_offer WHERE id = %s RETURNING url, batch_id, quota_id",
+                rows[which % len(rows)],
+            ).fetchone() or ("", UUID(int=0), None)
+            self.deleted_offers.add((url, batch_id))
+            self.deleted[quota_id or 0] += 1
+            self._settle()
+
+    # After every step
+
+    def _settle(self, *, settled: set[str] | None = None, is_loss: bool = False) -> None:
+        """Wait for quiet, look at everything, and judge what happened since the last look."""
+        self.world.settle(self.actors)
+        self.totals.waits += len(self.actors) - len(self._standing())
+        before, now = self.history[-1], self.world.see()
+        self.history.append(now)
+        invariants.check_committed(before, now, self.deleted)
+        invariants.check_hash(now.hash)
+        if not is_loss:
+            demand(
+                now.hash.document is not None or before.hash.document is None,
+                "the hash of the subject is gone",
+            )
+            self.expired |= invariants.check_holds(before, now, settled or set())
+        else:
+            self.is_redis_true = False
+        for actor in [actor for actor in self.actors if actor.is_done]:
+            self._collect(actor)
+
+    def _collect(self, actor: Actor) -> None:
+        actor.join()
+        self.actors.remove(actor)
+        self.world.take_back(actor)
+        kind = actor.name.split()[0]
+        self.totals.done["killed" if actor.is_dead else kind] += 1
+        if actor.hold_ids & self.expired:
+            self.is_redis_true = False  # It went on after its lease, and Redis may have given its slots back.
+        if actor.is_dead:
+            return
+        if actor.error is not None:
+            self._judge_error(actor, actor.error)
+        elif isinstance(actor.result, BatchDone):
+            self._judge_batch(actor, actor.result)
+        elif isinstance(actor.result, SpendDone):
+            self._judge_spend(actor, actor.result)
+
+    def _judge_error(self, actor: Actor, error: Exception) -> None:
+        if actor.was_hurt and isinstance(error, (Unavailable, psycopg.OperationalError)):
+            return
+        is_refused = isinstance(error, psycopg.Error) and error.sqlstate in REFUSED_EDITS
+        if not (actor.name.startswith("edit") and is_refused):
+            raise Violation(f"{actor.name} failed at {actor.at}: {error!r}") from error
+
+    def _since(self, actor: Actor) -> list[Seen]:
+        return self.history[actor.began :]
+
+    def _judge_batch(self, actor: Actor, done: BatchDone) -> None:
+        rows = dict(
+            self.world.observer.execute("SELECT url, batch_id FROM offers_offer").fetchall()
+        )
+        was_full = any(seen.is_full for seen in self._since(actor))
+        invariants.check_batch(done, rows, self.deleted_offers, was_full)
+        self._judge_labels(actor, done.batch_id)
+
+    def _judge_spend(self, actor: Actor, done: SpendDone) -> None:
+        row = self.world.observer.execute(
+            "SELECT count(*) FROM offers_offer WHERE batch_id = %s", (done.batch_id,)
+        ).fetchone()
+        stored = row[0] + sum(batch == done.batch_id for _, batch in self.deleted_offers)
+        demand(
+            stored == done.spent.used, f"spent {done.spent.used}, but {stored} rows are there"
+        )
+        was_full = any(seen.is_full for seen in self._since(actor))
+        demand(was_full or not done.spent.denied, "units were denied, and the quota had room")
+        self._judge_labels(actor, done.batch_id)
+
+    def _judge_labels(self, actor: Actor, batch_id: UUID) -> None:
+        """Every quota that counted offers of this batch, none included, did rule at some moment meanwhile."""
+        rows = self.world.observer.execute(
+            "SELECT DISTINCT quota_id FROM offers_offer WHERE batch_id = %s", (batch_id,)
+        ).fetchall()
+        ruled = {seen.active for seen in self.history}
+        demand({row[0] for row in rows} <= ruled, f"{rows} counted offers and never ruled")
+
+    # At the end
+
+    def teardown(self) -> None:
+        has_failed = sys.exc_info()[0] is not None
+        try:
+            if not has_failed:
+                self._come_to_rest()
+        finally:
+            self._abandon()
+
+    def _come_to_rest(self) -> None:
+        """Let everybody finish, then sync and audit: the accounts must agree."""
+        self._finish_all()
+        while self.world.posts:
+            self.post_travels(0, is_lost=False)
+        self.world.set_clock(LEASE * 2, timedelta(0))
+        self._settle()
+        self._upkeep("sync")
+        if self.is_redis_true:
+            self._check_columns("sync")
+        self._upkeep("audit")
+        invariants.check_rest(self.history[-1])
+        report = self._upkeep("audit")
+        demand(not report.drifts and not report.problems, f"a second audit found {report}")
+        self._upkeep("sync")
+        invariants.check_rest(self.history[-1])
+
+    def _finish_all(self) -> None:
+        for _ in range(MAX_STEPS_TO_END * MAX_ACTORS):
+            if not self.actors:
+                return
+            demand(bool(self._standing()), "everybody waits for a lock of somebody")
+            self._resume(self._standing()[0])
+            self.actors = self.actors[1:] + self.actors[:1]
+        raise Violation(f"no end: {[f'{a.name} at {a.at}' for a in self.actors]}")
+
+    def _upkeep(self, kind: str) -> Any:
+        actor = self._start(kind, programs.upkeep(self.world, kind))
+        self._run_to_end(actor)
+        return actor.result
+
+    def _check_columns(self, after: str) -> None:
+        for quota in self.history[-1].quotas.values():
+            demand(
+                not quota.is_defined or quota.column == quota.used,
+                f"quota {quota.id}: after {after} the column has {quota.column}, the ledger {quota.used}",
+            )
+
+    def _abandon(self) -> None:
+        """End every thread and backend that is left, whatever happened."""
+        for actor in self.actors:
+            actor.is_dead = actor.was_hurt = True
+            if not actor.stopped.is_set():
+                self.world.sever(actor.connection)
+            else:
+                actor.resume(Fault.KILLED_BEFORE)
+            actor.join()
+            self.world.take_back(actor)
+        self.actors.clear()
+
+
+def machine_in(world: World, totals: Totals) -> type[Interleavings]:
+    """The machine in a world; its runs add to the totals."""
+    return type("Interleavings", (Interleavings,), {"world": world, "totals": totals})

@@ -1,0 +1,43 @@
+"""Runs of the machine, chosen by a seed."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import hypothesis
+from hypothesis import HealthCheck, Phase
+from hypothesis.stateful import get_state_machine_test
+
+from shargain.demo.servers import Valkey
+from tests.interleavings.machine import Totals, machine_in
+from tests.interleavings.world import World, database_dsn
+
+RULES_PER_RUN = 60
+
+
+@contextmanager
+def open_world() -> Iterator[World]:
+    """A world on Django's database and a Valkey of its own, whose whole content the runs may destroy."""
+    with (
+        tempfile.TemporaryDirectory(prefix="interleavings-") as folder,
+        Valkey(Path(folder) / "valkey", persistent=False) as valkey,
+        World(database_dsn(), valkey.url).open() as world,
+    ):
+        yield world
+
+
+def search(world: World, seed: int, runs: int, totals: Totals, *, is_shrunk: bool = True) -> None:
+    """Make so many runs; the same seed makes the same ones. Raises Violation, with the rules that led to it."""
+    phases = [Phase.generate, Phase.shrink] if is_shrunk else [Phase.generate]
+    settings = hypothesis.settings(
+        max_examples=runs,
+        stateful_step_count=RULES_PER_RUN,
+        deadline=None,
+        database=None,
+        phases=phases,
+        print_blob=False,
+        suppress_health_check=list(HealthCheck),
+    )
+    test = get_state_machine_test(machine_in(world, totals), settings=settings)
+    hypothesis.seed(seed)(test)()
