@@ -9,7 +9,8 @@ logger = logging.getLogger(__name__)
 
 
 class Breaker:
-    """Opens after `failures` in a row, for `pause` seconds; after it one call is let through to try.
+    """Opens after `failures` in a row, or one that took its time, for `pause` seconds; then one call is let
+    through to try.
 
     Thread-safe. `clock` returns seconds and never goes back.
     """
@@ -26,12 +27,12 @@ class Breaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether calls are being kept away."""
-        return self._failed >= self._failures and self._clock() < self._retry_at
+        """Whether calls are being kept away, but for the one that tries."""
+        return self._failed >= self._failures
 
     def admit(self) -> bool:
         """Whether a call may go through; where the pause is over, true for one caller until it reports."""
-        if self._failed < self._failures:
+        if not self.is_open:
             return True
         with self._lock:
             if self._clock() < self._retry_at:
@@ -40,14 +41,18 @@ class Breaker:
             return True
 
     def succeeded(self) -> None:
-        if self._failed >= self._failures:
+        if self.is_open:
             logger.warning("Redis answers again.")
         self._failed = 0
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, error: Exception, *, at_once: bool = False) -> None:
+        """A call failed; `at_once` opens whatever came before, for failures that cost their caller time."""
         with self._lock:
-            self._failed += 1
-            if self._failed == self._failures:
-                logger.warning("Redis is left alone for %.1f s at a time: %s", self._pause, error)
-            if self._failed >= self._failures:
+            was_open = self.is_open
+            self._failed = max(self._failed + 1, self._failures if at_once else 0)
+            if self.is_open:
+                if not was_open:
+                    logger.warning(
+                        "Redis is left alone for %.1f s at a time: %s", self._pause, error
+                    )
                 self._retry_at = self._clock() + self._pause

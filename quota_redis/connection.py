@@ -95,7 +95,8 @@ class Connection:
         except (RedisError, OSError) as error:
             translated = translate(error)
             if isinstance(translated, Unavailable):
-                self.breaker.failed(error)
+                # Whoever has waited for Redis once is not to wait a second time in the same call.
+                self.breaker.failed(error, at_once=isinstance(error, redis.TimeoutError))
             raise translated from error
         self.breaker.succeeded()
         return reply

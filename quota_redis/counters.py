@@ -271,7 +271,9 @@ def read_snapshot(subject: str, reply: Sequence[bytes | str | int]) -> Snapshot:
         if raw is not None:
             quotas[int(quota)] = _quota_state(int(quota), limit, int(usable), raw)
     holds = [_hold(field[1:], raw) for field, raw in fields.items() if field.startswith("h")]
-    return Snapshot(subject, int(reply[0]), document, int(version), quotas, tuple(holds))
+    return Snapshot(
+        subject, int(reply[0]), document, int(version), fields.get("a", ""), quotas, tuple(holds)
+    )
 
 
 def _quota_state(quota: int, limit: str, usable: int, raw: str) -> QuotaState:

@@ -150,6 +150,7 @@ class Snapshot:
     now_ms: int
     document: str | None
     version: int
+    token: str
     quotas: dict[int, QuotaState]
     holds: tuple[Hold, ...]
 

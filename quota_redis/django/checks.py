@@ -1,10 +1,10 @@
 """System checks: one number for each way in which quotas would not hold.
 
 E001 the setting; E002 the cache alias; E003 the quota Redis is shared with another cache; E004 it is the broker;
-E005 the database engine; E006 the isolation level; E010, E011 the Binding of a model. With --database, servers are
-asked too: E020 Redis evicts; W021 Redis is out of reach; E022 Redis is too old; E030 btree_gist; E031 functions;
-E032 the exclusion constraint; E033 a trigger; E034 void tails; E035 the server's isolation level;
-W036 migrations are pending.
+E005 the database engine; E006 the isolation level; E010, E011 the Binding of a model; E012 two models that share
+the namespace. With --database, servers are asked too: E020 Redis evicts; W021 Redis is out of reach; E022 Redis is
+too old; E030 btree_gist; E031 functions; E032 the exclusion constraint; E033 a trigger; E034 void tails; E035 the
+server's isolation level; W036 migrations are pending.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,7 +35,7 @@ MIN_REDIS = (7, 0)
 
 
 def register() -> None:
-    for check in (check_setting, check_alias, check_database):
+    for check in OFFLINE:
         checks.register(check, "quota_redis")
     for check in (check_redis, check_ledger):
         checks.register(check, checks.Tags.database)
@@ -43,9 +43,7 @@ def register() -> None:
 
 def startup_errors() -> list[CheckMessage]:
     """Every error that would let limits fail; for processes that serve without running `check` before."""
-    found = [
-        message for check in (check_setting, check_alias, check_database) for message in check()
-    ]
+    found = [message for check in OFFLINE for message in check()]
     if not found:
         options = quota_settings()
         found = [*_redis_messages(), *_ledger_messages(options)]
@@ -148,6 +146,24 @@ def check_database(options: QuotaSettings) -> list[CheckMessage]:
             )
         ]
     return []
+
+
+def check_models(**_: Any) -> list[CheckMessage]:
+    from quota_redis.django.engine import definition_models
+
+    names = [model.__name__ for model in definition_models()]
+    if len(names) < 2:
+        return []
+    return [
+        Error(
+            f"{', '.join(names)} define quotas in one namespace: equal ids would use each other's slots.",
+            hint="Define all quotas in one model, whose subjects may be of several kinds.",
+            id="quota_redis.E012",
+        )
+    ]
+
+
+OFFLINE = (check_setting, check_alias, check_database, check_models)
 
 
 def check_redis(*, databases: Sequence[str] | None = None, **_: Any) -> list[CheckMessage]:

@@ -1,6 +1,7 @@
 """absorb: the one way in which Redis learns what PostgreSQL knows."""
 
 import logging
+import secrets
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -13,6 +14,8 @@ from quota_redis.types import Snapshot
 
 logger = logging.getLogger(__name__)
 
+ATTEMPTS = 3
+"""How often a subject is read again because another absorb came between; somebody has put it right by then."""
 PAUSE = timedelta(milliseconds=100)
 """How long after one absorb of a subject the hot path leaves the next to somebody else."""
 
@@ -23,9 +26,28 @@ def absorb(
     """Bring Redis in line with the ledger for these subjects; live holds stay. Returns how many were applied.
 
     Safe at any time and beside any other absorb. One round trip reads Redis, one statement reads PostgreSQL,
-    one round trip applies. Raises Unavailable where a server does not answer.
+    one round trip applies; a subject where another absorb came between is done again. Raises Unavailable where
+    a server does not answer.
     """
-    names = list(dict.fromkeys(subjects))
+    return len(absorb_each(counters, ledger, connection, subjects))
+
+
+def absorb_each(
+    counters: Counters, ledger: Ledger, connection: PgConnection, subjects: Sequence[str]
+) -> set[str]:
+    """As absorb; returns the subjects that were brought in line."""
+    done: set[str] = set()
+    for _ in range(ATTEMPTS):
+        left = [name for name in dict.fromkeys(subjects) if name not in done]
+        if not left:
+            break
+        done |= _absorb(counters, ledger, connection, left)
+    return done
+
+
+def _absorb(
+    counters: Counters, ledger: Ledger, connection: PgConnection, names: Sequence[str]
+) -> set[str]:
     seen = counters.snapshots(names)
     with translated(), connection.transaction():
         known = ledger.read(connection, names)
@@ -38,12 +60,11 @@ def absorb(
         )
         for snapshot, now in zip(seen, known, strict=True)
     ]
-    applied = 0
-    for reply in counters.connection.run_many("absorb", calls):
+    replies = counters.connection.run_many("absorb", calls)
+    for reply in replies:
         if isinstance(reply, Exception):
             raise reply
-        applied += int(reply)
-    return applied
+    return {name for name, reply in zip(names, replies, strict=True) if int(reply)}
 
 
 def absorb_soon(counters: Counters, ledger: Ledger, connection: PgConnection, subject: str) -> bool:
@@ -116,7 +137,8 @@ def write_counts(ledger: Ledger, connection: PgConnection, counts: dict[int, int
 
 
 def _arguments(snapshot: Snapshot, now: LedgerSubject) -> list[Value]:
-    values: list[Value] = [now.subject, now.version, len(now.quotas)]
+    token = secrets.token_urlsafe(8)
+    values: list[Value] = [now.subject, now.version, snapshot.token, token, len(now.quotas)]
     for quota in now.quotas:
         values += _definition(quota)
         values += [ranges.render(quota.taken), ranges.render(_given_back(snapshot, quota))]

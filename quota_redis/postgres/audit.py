@@ -40,6 +40,8 @@ class DriftReason(StrEnum):
     """Redis counts more than the ledger: slots leaked, or Redis is wrong."""
     FREE = "free"
     """The count is right but Redis would hand out slots that are taken."""
+    EXPIRED = "expired"
+    """Holds have outlived their lease: their worker died, or its answer was lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +237,8 @@ def _compare(
     used = state.usage.used
     if snapshot.version != version:
         return DriftReason.VERSION, used
+    if any(hold.quota_id == quota.id for hold in snapshot.expired):
+        return DriftReason.EXPIRED, used
     under_way = used <= quota.used <= used + state.usage.held
     if used != quota.used and not under_way:
         return (DriftReason.BEHIND if used < quota.used else DriftReason.AHEAD), used

@@ -9,7 +9,7 @@ from itertools import islice
 from quota_redis.connection import text
 from quota_redis.counters import Counters
 from quota_redis.errors import Unavailable
-from quota_redis.postgres.absorb import absorb, write_counts
+from quota_redis.postgres.absorb import absorb, absorb_each, write_counts
 from quota_redis.postgres.ledger import Ledger, PgConnection, refuse_transaction, translated
 from quota_redis.types import Snapshot
 
@@ -88,14 +88,15 @@ def _absorb_marked(
         subjects = sorted({subject for _, subject in marks})
         _count_from_ledger(ledger, connection, subjects)
         try:
-            absorb(counters, ledger, connection, subjects)
+            done = absorb_each(counters, ledger, connection, subjects)
         except Unavailable as error:
             logger.warning("marks stay for the next run: %s", error)
             return absorbed, False
-        absorbed += len(subjects)
+        absorbed += len(done)
         with connection.transaction():
             connection.execute(
-                "DELETE FROM quota_redis_mark WHERE id = ANY(%s)", ([mark for mark, _ in marks],)
+                "DELETE FROM quota_redis_mark WHERE id = ANY(%s)",
+                ([mark for mark, subject in marks if subject in done],),
             )
     return absorbed, True
 

@@ -7,25 +7,29 @@
 -- ARGV
 --   subject       member for changed_key
 --   version       of the definitions; below the hash's version nothing is applied, for voids can be undone
+--   token_seen    of the hash that was read, '' for none; where another absorb was applied since, nothing is,
+--                   for what the reader saw as free, held or given back is no longer so
+--   token         new for every call
 --   quota_count   quotas that follow
 --   values...     seven each, latest start first: quota, start, end, limit, usable, taken, given_back
 --                   taken = every range of the ledger, void ones too; given_back = ranges that the hash read had
 --                   neither free nor held, and the ledger has not
 --                 then two for each hold that had expired when the hash was read: its id and its value
 -- Returns
---   1 where it was applied, 0 where the hash is of a later version
+--   1 where it was applied, 0 where the hash is of a later version or another absorb came between
 local subject_key, changed_key = KEYS[1], KEYS[2]
-local subject, version, quota_count, values = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV
+local subject, version, token_seen, token, quota_count, values = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV
 -- include: ranges
 -- include: state
 
 local hash, all = {}, redis.call('HGETALL', subject_key)
 for i = 1, #all, 2 do hash[all[i]] = all[i + 1] end
-local last_definition = 3 + 7 * quota_count
+local last_definition = 5 + 7 * quota_count
+if (hash.a or '') ~= token_seen then return 0 end
 if hash.d and tonumber(string.match(hash.d, '^(%d+)|')) > version then return 0 end
 
 local quotas, order = {}, {}
-for i = 4, last_definition, 7 do
+for i = 6, last_definition, 7 do
   local quota = values[i]
   order[#order + 1] = quota
   quotas[quota] = {
@@ -83,7 +87,7 @@ for i, id in ipairs(order) do
 end
 
 for _, field in ipairs(drop) do redis.call('HDEL', subject_key, field) end
-redis.call('HSET', subject_key, 'd', string.format('%d|%s', version, table.concat(definitions, ';')))
+redis.call('HSET', subject_key, 'a', token, 'd', string.format('%d|%s', version, table.concat(definitions, ';')))
 for i = 1, #set, 2 do redis.call('HSET', subject_key, set[i], set[i + 1]) end
 redis.call('SADD', changed_key, subject)
 return 1

@@ -9,9 +9,11 @@ import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,14 @@ def make_targets(count: int, limits: tuple[int, int]) -> list[int]:
 
 
 def _post_all(count: int, plan: Plan, folder: Path) -> list[Seen]:
+    with posting(count, plan, folder) as finish:
+        _say(f"Posting for {plan.seconds} s ...")
+        return finish()
+
+
+@contextmanager
+def posting(count: int, plan: Plan, folder: Path) -> Iterator[Callable[[], list[Seen]]]:
+    """So many processes that post as planned; yields when they begin what waits for them to finish."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700)
     (folder / "plan").write_text(json.dumps(asdict(plan)), encoding="utf-8")
@@ -83,12 +93,15 @@ def _post_all(count: int, plan: Plan, folder: Path) -> list[Seen]:
             command = [sys.executable, "-m", "shargain.demo.load_process", str(folder), str(number)]
             supervisor.start(f"process-{number}", command)
         _wait_for(folder, [f"ready-{n}" for n in range(count)], supervisor, START_SECONDS)
-        _say(f"Posting for {plan.seconds} s ...")
         (folder / "go").touch()
-        names = [f"seen-{number}" for number in range(count)]
-        _wait_for(folder, names, supervisor, plan.seconds + END_SECONDS)
-        texts = [(folder / name).read_text(encoding="utf-8") for name in names]
-        return [Seen(**json.loads(text)) for text in texts]
+        yield partial(_finish, count, plan, folder, supervisor)
+
+
+def _finish(count: int, plan: Plan, folder: Path, supervisor: Supervisor) -> list[Seen]:
+    names = [f"seen-{number}" for number in range(count)]
+    _wait_for(folder, names, supervisor, plan.seconds + END_SECONDS)
+    texts = [(folder / name).read_text(encoding="utf-8") for name in names]
+    return [Seen(**json.loads(text)) for text in texts]
 
 
 def _wait_for(folder: Path, names: Sequence[str], processes: Supervisor, seconds: float) -> None:

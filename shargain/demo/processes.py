@@ -144,7 +144,7 @@ def _python(*arguments: str) -> list[str]:
 def _web(port: int) -> list[str]:
     return _python(
         "-m", "gunicorn", "shargain.wsgi", "--workers", "2", "--bind", f"127.0.0.1:{port}",
-        "--no-control-socket",
+        "--no-control-socket", "--logger-class", "shargain.weblog.RecordLogger",
     )  # fmt: skip
 
 

@@ -75,16 +75,16 @@ class Session:
         return self._verdict()
 
     def _prepare(self) -> seed.Login:
+        for variable, answers in (
+            ("REDIS_URL", self._quotas.is_redis_up()),
+            ("CELERY_BROKER_URL", queued() is not None),
+        ):
+            if not answers:
+                raise ServerError(f"The server at {variable} does not answer: start it first.")
         self._screen.say("Preparing the database ...")
         with _translated("The database cannot be prepared"):
             call_command("migrate", verbosity=0, interactive=False)
             self._quotas.refuse_to_start()
-            for variable, answers in (
-                ("REDIS_URL", self._quotas.is_redis_up()),
-                ("CELERY_BROKER_URL", queued() is not None),
-            ):
-                if not answers:
-                    raise ServerError(f"The server at {variable} does not answer: start it first.")
             for drift in self._quotas.audit().drifts:
                 self._screen.say(
                     f"Repaired before the start: {drift.reason} of quota {drift.quota_id} (ledger"
@@ -95,7 +95,7 @@ class Session:
     def _make_targets(self, seconds: float | None) -> list[ScrapingTarget]:
         with _translated("The targets cannot be made"):
             is_new = not ScrapingTarget.objects.exists()
-            switch = timedelta(seconds=seconds / 2) if seconds else seed.DEFAULT_SWITCH
+            switch = timedelta(seconds=seconds * 2 / 3) if seconds else seed.DEFAULT_SWITCH
             targets = seed.make_targets(switch)
             if is_new:
                 # Whatever Redis has of these targets, it has from another database.

@@ -202,7 +202,7 @@ def _translated(url: httpx.URL) -> Iterator[None]:
         raise ScrapeTimeout(f"{url} took too long: {error}") from error
     except (httpcore.NetworkError, httpcore.RemoteProtocolError) as error:
         raise SiteUnavailable(f"{url} broke off: {error}") from error
-    except (httpx.HTTPError, httpcore.ProtocolError, zlib.error) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, httpcore.ProtocolError, zlib.error) as error:
         raise BadResponse(f"{url} sent what cannot be read: {error}") from error
 
 

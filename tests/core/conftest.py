@@ -54,4 +54,3 @@ def define(counters: Counters) -> DefineQuota:
         return subject
 
     return make
-

@@ -40,9 +40,7 @@ def test_bad_subjects_are_named(counters: Counters, subject: str) -> None:
 
 
 @pytest.mark.parametrize("namespace", ["", "a b", "x" * 33, "a{b}", "a:b", "ä", None, 7, "a\n"])
-def test_bad_namespaces_are_named(
-    new_counters: Callable[..., Counters], namespace: str
-) -> None:
+def test_bad_namespaces_are_named(new_counters: Callable[..., Counters], namespace: str) -> None:
     with pytest.raises(InvalidArgument, match="namespace is "):
         new_counters(namespace=namespace)
 

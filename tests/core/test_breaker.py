@@ -47,10 +47,30 @@ def test_it_opens_after_so_many_failures_in_a_row(breaker: Breaker, clock: Clock
     assert not breaker.admit()
 
 
+def test_a_failure_that_took_its_time_opens_it_at_once(breaker: Breaker, clock: Clock) -> None:
+    breaker.failed(OSError("silent"), at_once=True)
+    assert breaker.is_open
+    assert not breaker.admit()
+    clock.now += 1.0
+    assert breaker.admit()
+    breaker.failed(OSError("still silent"), at_once=True)
+    assert not breaker.admit()
+    clock.now += 1.0
+    assert breaker.admit()
+    breaker.succeeded()
+    fail(breaker, 2)
+    assert breaker.admit()
+
+
+def test_it_counts_as_open_until_a_trial_succeeds(breaker: Breaker, clock: Clock) -> None:
+    fail(breaker, 3)
+    clock.now += 10.0
+    assert breaker.is_open
+
+
 def test_after_the_pause_one_call_tries(breaker: Breaker, clock: Clock) -> None:
     fail(breaker, 3)
     clock.now += 1.0
-    assert not breaker.is_open
     assert breaker.admit()
     assert not breaker.admit()
 

@@ -1,6 +1,7 @@
 """What goes wrong between us and the server: lost scripts, dead ports, threads, forks, decoding clients."""
 
 import os
+import socket
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -207,7 +208,11 @@ def test_a_forked_process_uses_connections_of_its_own(
     child = os.fork()
     if child == 0:
         try:
-            _spend(counters, subject, 40)
+            _spend(counters, subject, 39)
+            hold = counters.reserve(subject, 2)
+            # Whose answer says that the script is gone must be read by whoever sent the call.
+            counters.connection.client.script_flush()
+            counters.settle(hold, 1, wait=False)  # type: ignore[arg-type]
             counters.flush()
             os._exit(0)
         finally:
@@ -245,6 +250,20 @@ def test_a_breaker_can_be_given(redis_url: str) -> None:
     with pytest.raises(Unavailable):
         connection.command("PING")
     assert breaker.is_open
+
+
+def test_a_server_that_never_answers_is_waited_for_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(0)
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        counters = Counters.from_url(url, namespace="api", timeout=0.1)
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                counters.reserve("team:7", 1)
+            counters.release("team:7", "some hold", wait=False)
+        silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            silent.accept()
 
 
 def test_counters_can_be_made_by_many(new_counters: Callable[..., Counters]) -> None:

@@ -79,9 +79,7 @@ def test_no_quota_counts_nothing(counters: Counters) -> None:
     assert counters.consume("team:7", 3) == NoQuota()
 
 
-def test_lost_state_raises(
-    counters: Counters, define: DefineQuota, client: "redis.Redis"
-) -> None:
+def test_lost_state_raises(counters: Counters, define: DefineQuota, client: "redis.Redis") -> None:
     subject = define(10)
     client.delete(counters.keys.subject(subject))
     with pytest.raises(StateLost):
@@ -160,9 +158,7 @@ class TestKey:
         assert client.exists(counters.keys.answer(subject, "-")) == 0
 
     @pytest.mark.parametrize("key", ["", "x" * 201, "a\0b", "\ud800", 7, b"k"])
-    def test_bad_ones_are_named(
-        self, counters: Counters, define: DefineQuota, key: str
-    ) -> None:
+    def test_bad_ones_are_named(self, counters: Counters, define: DefineQuota, key: str) -> None:
         with pytest.raises(InvalidArgument, match="key is "):
             counters.consume(define(10), key=key)
 
@@ -185,7 +181,12 @@ def test_amounts_are_bounded(counters: Counters, define: DefineQuota, amount: ob
 
 @pytest.mark.parametrize(
     ("args", "named"),
-    [([0, 0], "amount"), ([10**12 + 1, 0], "amount"), (["", 0], "amount"), ([1, -1], "remember_ms")],
+    [
+        ([0, 0], "amount"),
+        ([10**12 + 1, 0], "amount"),
+        (["", 0], "amount"),
+        ([1, -1], "remember_ms"),
+    ],
 )
 def test_the_script_bounds_its_arguments_itself(
     counters: Counters, define: DefineQuota, args: list[str | int], named: str
@@ -225,3 +226,6 @@ def test_slots_near_the_end_of_all_slots_stay_exact(
     counters.settle(hold, 1)
     assert client.hget(key, "q1") == f"4:0:0:0:{last - 3}-{last}".encode()
     assert counters.usage(subject)[1].used == last - 4
+    granted = counters.consume(subject, 2, key="job")
+    assert granted == Granted(Usage(1, None, used=last - 2, held=0))
+    assert counters.consume(subject, 2, key="job") == granted

@@ -128,9 +128,7 @@ def test_moments_before_1970_and_of_other_zones(counters: Counters) -> None:
     start = datetime.fromisoformat("1955-11-05T06:00:00-08:00")
     counters.define("team:7", Quota(id=1, limit=5, start=start))
     assert counters.consume("team:7") == Granted(Usage(1, 5, 1, 0))
-    assert counters.reserve("team:7", 1, hold_id="h") == counters.reserve(
-        "team:7", 1, hold_id="h"
-    )
+    assert counters.reserve("team:7", 1, hold_id="h") == counters.reserve("team:7", 1, hold_id="h")
 
 
 def test_as_many_quotas_as_are_allowed(counters: Counters) -> None:

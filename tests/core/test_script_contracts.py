@@ -15,7 +15,10 @@ from quota_redis.types import MAX_LIMIT, MAX_RESERVE
 
 PACKAGE = Path(scripts.__file__).parent
 SOURCES = {name: (scripts.folder() / f"{name}.lua").read_text() for name in scripts.NAMES}
-CODE = {name: "\n".join(re.sub(r"--.*", "", line) for line in text.splitlines()) for name, text in SOURCES.items()}
+CODE = {
+    name: "\n".join(re.sub(r"--.*", "", line) for line in text.splitlines())
+    for name, text in SOURCES.items()
+}
 START = datetime(2020, 1, 1, tzinfo=UTC)
 READ_COMMANDS = {"HGETALL", "HGET", "HMGET", "GET", "TIME"}
 
@@ -173,4 +176,3 @@ def test_the_end_of_slots_is_one_number_in_lua_sql_and_python() -> None:
 
     assert f"LAST_SLOT = {SLOT_END - 1} " in scripts.load("define").text
     assert set(re.findall(r"\b\d{16}\b", schema_sql())) == {str(SLOT_END)}
-

@@ -22,6 +22,11 @@ EXACT = Account(
 )
 
 
+def used(count: int) -> dict[str, object]:
+    """What all who count say when they agree."""
+    return dict.fromkeys(("offers", "ledger", "used_offers_count", "redis_used"), count)
+
+
 def both(figures: Figures) -> list[Disagreement]:
     return [*judge(figures), *judge_counts(figures)]
 
@@ -34,12 +39,9 @@ def of(**changes: object) -> Figures:
     "changes",
     [
         {},
-        {"offers": 10, "ledger": 10, "free": 0, "used_offers_count": 10, "redis_used": 10},
+        {**used(10), "free": 0},
         # Lowered from 10 to 5 when 8 were used: they stay, and none is added.
-        {
-            **{"limit": 5, "permitted": 8, "free": 0},
-            **{"offers": 8, "ledger": 8, "used_offers_count": 8, "redis_used": 8},
-        },
+        {**used(8), "limit": 5, "permitted": 8, "free": 0},
         {"limit": None, "permitted": None, "free": 2**52 - 7},
         {"is_over": True, "redis_used": None, "redis_held": None},
     ],
@@ -51,15 +53,7 @@ def test_figures_that_agree_are_exact(changes: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     ("rule", "changes", "expected", "found"),
     [
-        (
-            Rule.LIMIT,
-            {
-                **{"offers": 11, "ledger": 11, "free": 0},
-                **{"used_offers_count": 11, "redis_used": 11},
-            },
-            10,
-            11,
-        ),
+        (Rule.LIMIT, {**used(11), "free": 0}, 10, 11),
         (Rule.REPEATED, {"repeated": 2}, 0, 2),
         (Rule.FREE, {"free": 5}, 4, 5),
         (Rule.FREE, {"free": 3}, 4, 3),

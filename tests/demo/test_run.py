@@ -70,8 +70,10 @@ def run(state: Path) -> Iterator[Callable[..., Run]]:
 
     yield start
     for each in runs:
+        family = tree(each.process.pid)
         each.process.kill()
         each.process.wait()
+        assert survivors(family) == []
 
 
 def offers(state: Path) -> dict[str, int]:
@@ -170,7 +172,9 @@ def test_a_server_that_does_not_answer_is_named(
     run: Callable[..., Run], variable: str, sentence: str
 ) -> None:
     scheme = "postgresql" if variable == "DATABASE_URL" else "redis"
-    status, text = run(**{variable: f"{scheme}://user:confidential@127.0.0.1:1/0"}).end()
+    servers = {name: os.environ[name] for name in SERVERS}
+    servers[variable] = f"{scheme}://user:confidential@127.0.0.1:1/0"
+    status, text = run(**servers).end()
     assert status == 1
     assert re.search(sentence, text)
     assert "Traceback" not in text

@@ -5,7 +5,6 @@ the call before it as well. What a fault does to a call is decided when the acto
 """
 
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -43,6 +42,8 @@ class Post:
     """A call that was sent unanswered and is still on its way."""
 
     hold_id: str
+    is_late: bool
+    """Whether others may go on before it arrives."""
     script: Script
     keys: Sequence[str]
     args: Sequence[Value]
@@ -56,6 +57,7 @@ class Actor:
     program: "Callable[[Actor], Any]"
     began: int
     """Index into the history of observations at which it was started."""
+    posts_late: bool = False
     at: str = "start"
     result: Any = None
     error: Exception | None = None
@@ -169,13 +171,13 @@ class LatePosts:
 
     is_possible = True
 
-    def __init__(self, actor: Actor, posts: "deque[Post]") -> None:
+    def __init__(self, actor: Actor, posts: list[Post]) -> None:
         self._actor = actor
         self._posts = posts
 
     def send(self, script: Script, keys: Sequence[str], args: Sequence[Value]) -> None:
         if not self._actor.is_dead:
-            self._posts.append(Post(str(args[0]), script, keys, args))
+            self._posts.append(Post(str(args[0]), self._actor.posts_late, script, keys, args))
 
     def flush(self) -> None:
         """Nobody waits for posts here: that they come late is the point."""
@@ -194,7 +196,9 @@ class GatedPostgres(psycopg.Connection[Any]):
         if self.actor is None:
             return super().wait(gen, *args, **options)
         return self.actor.call(
-            f"sql {_what(gen)}", lambda: super(GatedPostgres, self).wait(gen, *args, **options), self._lost
+            f"sql {_what(gen)}",
+            lambda: super(GatedPostgres, self).wait(gen, *args, **options),
+            self._lost,
         )
 
     def _lost(self) -> Exception:

@@ -60,11 +60,10 @@ def check_hash(seen: Snapshot) -> None:
         demand(int(free) == ranges.size(state.free), f"{name}: free is wrong")
         demand(int(held) == sum(ranges.size(h.ranges) for h in mine), f"{name}: held is wrong")
         demand(int(holds) == len(mine), f"{name}: holds is wrong")
+        demand(ranges.size(everything) == int(free) + int(held), f"{name}: a slot is there twice")
         demand(
-            ranges.size(everything) == int(free) + int(held), f"{name}: a slot is there twice"
-        )
-        demand(
-            not mine or int(earliest) <= min(h.expires_ms for h in mine), f"{name}: earliest is late"
+            not mine or int(earliest) <= min(h.expires_ms for h in mine),
+            f"{name}: earliest is late",
         )
 
 
@@ -73,6 +72,10 @@ def check_holds(before: Seen, now: Seen, settled: Collection[str]) -> set[str]:
 
     Returns the holds that left because their lease had ended.
     """
+    demand(
+        now.hash.version >= before.hash.version,
+        f"Redis went from version {before.hash.version} back to {now.hash.version}",
+    )
     kept = {hold.id: hold.ranges for hold in now.hash.holds}
     expired = set()
     for hold in before.hash.holds:
@@ -84,7 +87,9 @@ def check_holds(before: Seen, now: Seen, settled: Collection[str]) -> set[str]:
         if hold.id in settled or hold.quota_id not in now.hash.quotas or quota is None:
             continue
         lost = ranges.subtract(gone, quota.taken)
-        demand(not lost, f"hold {hold.id} lost the slots {ranges.render(lost)} before its lease ended")
+        demand(
+            not lost, f"hold {hold.id} lost the slots {ranges.render(lost)} before its lease ended"
+        )
     return expired
 
 

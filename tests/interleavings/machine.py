@@ -2,8 +2,9 @@
 
 import sys
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 from uuid import UUID
 
 import hypothesis.strategies as st
@@ -12,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from quota_redis.errors import Unavailable
 from tests.interleavings import invariants, programs
-from tests.interleavings.gate import Actor, Fault
+from tests.interleavings.gate import Actor, Fault, Post
 from tests.interleavings.invariants import Violation, demand
 from tests.interleavings.programs import BatchDone, Program, SpendDone
 from tests.interleavings.world import LEASE, TARGET, Seen, World
@@ -23,8 +24,10 @@ MAX_STEPS_TO_END = 600
 REFUSED_EDITS = ("QS004", "23505", "23514")
 """Deleting a used quota; two quotas with one start; an end before the start."""
 
-LIMITS = st.sampled_from([0, 1, 2, 3, 5, 8, None])
+LIMITS = st.sampled_from([0, 1, 2, 2, 3, 4, 6, 9, None])
 CHANGES = st.one_of(
+    st.tuples(st.just("limit"), LIMITS),
+    st.tuples(st.just("limit"), LIMITS),
     st.tuples(st.just("limit"), LIMITS),
     st.tuples(
         st.just("add"),
@@ -37,7 +40,15 @@ CHANGES = st.one_of(
 )
 """Edits of a definition; starts and ends in seconds from now."""
 INDEX = st.integers(0, 7)
-OFFERS = st.lists(st.integers(0, 11), min_size=1, max_size=4, unique=True)
+CALLS = st.sampled_from([0, 0, 0, 1, 2, 3, 5, 8, MAX_STEPS_TO_END])
+"""How many calls to make in a row; the last means to the end."""
+RARELY = st.sampled_from([False, False, False, True])
+WORK = st.one_of(
+    st.lists(st.integers(0, 15), min_size=1, max_size=4, unique=True), st.integers(1, 4)
+)
+
+Edit: TypeAlias = tuple[str, tuple[object, ...]]
+"""A statement and its values."""
 
 
 class Totals:
@@ -72,26 +83,45 @@ class Interleavings(RuleBasedStateMachine):
         self.actors: list[Actor] = []
         self.started = 0
         self.batches: dict[UUID, list[str]] = {}
+        self.began: dict[UUID, int] = {}
         self.deleted: Counter[int] = Counter()
         self.deleted_offers: set[tuple[str, UUID]] = set()
         self.copy: bytes | None = None
         self.expired: set[str] = set()
+        self.is_calm = False
+        """Whether this run has no faults."""
         self.is_redis_true = True
         """Whether Redis has had no reason to count fewer than the ledger, so that sync alone must be right."""
-        self.history: list[Seen] = [self.world.see()]
+        self.history: list[Seen] = [self.world.see(self.world.hash())]
 
     # Beginning
 
-    @initialize(limit=LIMITS, lasts=st.sampled_from([None, None, 1003, 1020]), is_known=st.booleans())
-    def define(self, limit: int | None, lasts: int | None, is_known: bool) -> None:
-        self._add(0, limit, -1000, lasts, is_pushed=is_known)
-        self._run_to_end(self.actors[-1])
+    @initialize(
+        limit=LIMITS,
+        lasts=st.sampled_from([None, None, 1003, 1020]),
+        is_known=st.booleans(),
+        is_calm=st.booleans(),
+        crew=st.lists(WORK, min_size=1, max_size=3),
+    )
+    def define(
+        self,
+        limit: int | None,
+        lasts: int | None,
+        is_known: bool,
+        is_calm: bool,
+        crew: list[list[int] | int],
+    ) -> None:
+        self.is_calm = is_calm
+        program = programs.edit(self.world, *self._add(0, limit, -1000, lasts), is_pushed=is_known)
+        self._go(self._start("edit", program), MAX_STEPS_TO_END)
+        for work in crew:
+            self.start_worker(work, posts_late=False, calls=0)
 
     # Starting actors
 
-    def _start(self, name: str, program: Program) -> Actor:
+    def _start(self, name: str, program: Program, *, posts_late: bool = False) -> Actor:
         self.started += 1
-        actor = Actor(f"{name} {self.started}", program, began=len(self.history) - 1)
+        actor = Actor(f"{name} {self.started}", program, len(self.history) - 1, posts_late)
         self.world.equip(actor)
         self.actors.append(actor)
         actor.start()
@@ -102,65 +132,68 @@ class Interleavings(RuleBasedStateMachine):
         return len(self.actors) < MAX_ACTORS
 
     @precondition(_has_room)
-    @rule(offers=OFFERS)
-    def post_batch(self, offers: list[int]) -> None:
+    @rule(work=WORK, posts_late=RARELY, calls=CALLS)
+    def start_worker(self, work: list[int] | int, posts_late: bool, calls: int) -> None:
+        """A batch of these offers, or a spend of so many units."""
         batch_id = UUID(int=self.started + 1)
-        self.batches[batch_id] = [f"https://example.org/{number}" for number in offers]
-        self._start_batch(batch_id)
+        if isinstance(work, int):
+            program = programs.spend(self.world, batch_id, work)
+            self.began[batch_id] = len(self.history) - 1
+            self._go(self._start("spend", program, posts_late=posts_late), calls)
+        else:
+            self.batches[batch_id] = [f"https://example.org/{number}" for number in work]
+            self._go(self._start_batch(batch_id, posts_late), calls)
 
     @precondition(lambda self: self._has_room() and self.batches)
-    @rule(which=INDEX)
-    def deliver_batch_again(self, which: int) -> None:
-        self._start_batch(list(self.batches)[which % len(self.batches)])
+    @rule(which=INDEX, calls=CALLS)
+    def deliver_batch_again(self, which: int, calls: int) -> None:
+        batch_id = list(self.batches)[which % len(self.batches)]
+        self._go(self._start_batch(batch_id, False), calls)
 
-    def _start_batch(self, batch_id: UUID) -> None:
-        self._start("batch", programs.batch(self.world, batch_id, self.batches[batch_id]))
-
-    @precondition(_has_room)
-    @rule(amount=st.integers(1, 4))
-    def spend(self, amount: int) -> None:
-        self._start("spend", programs.spend(self.world, UUID(int=self.started + 1), amount))
+    def _start_batch(self, batch_id: UUID, posts_late: bool) -> Actor:
+        self.began.setdefault(batch_id, len(self.history) - 1)
+        program = programs.batch(self.world, batch_id, self.batches[batch_id])
+        return self._start("batch", program, posts_late=posts_late)
 
     @precondition(_has_room)
-    @rule(kind=st.sampled_from(["sync", "sync", "absorb", "audit", "compact", "rebuild"]))
-    def start_upkeep(self, kind: str) -> None:
-        self._start(kind, programs.upkeep(self.world, kind))
+    @rule(
+        kind=st.sampled_from(["sync", "sync", "absorb", "audit", "compact", "rebuild"]), calls=CALLS
+    )
+    def start_upkeep(self, kind: str, calls: int) -> None:
+        self._go(self._start(kind, programs.upkeep(self.world, kind)), calls)
 
     # Edits of definitions
 
     @precondition(_has_room)
-    @rule(which=INDEX, change=CHANGES, is_pushed=st.booleans())
-    def edit(self, which: int, change: tuple[Any, ...], is_pushed: bool) -> None:
+    @rule(which=INDEX, change=CHANGES, is_pushed=RARELY, calls=CALLS)
+    def edit(self, which: int, change: tuple[Any, ...], is_pushed: bool, calls: int) -> None:
         kind, *values = change
-        getattr(self, f"_{kind}")(self._quota(which), *values, is_pushed=is_pushed)
+        program = getattr(self, f"_{kind}")(self._quota(which), *values)
+        self._go(
+            self._start("edit", programs.edit(self.world, *program, is_pushed=is_pushed)), calls
+        )
 
-    def _add(
-        self, _: int, limit: int | None, starts_in: int, lasts: int | None, *, is_pushed: bool
-    ) -> None:
+    def _add(self, _: int, limit: int | None, starts_in: int, lasts: int | None) -> Edit:
         start = self.world.now + timedelta(seconds=starts_in)
         end = None if lasts is None else start + timedelta(seconds=lasts)
         query = """INSERT INTO offers_offerquota (target_id, max_offers_per_period, used_offers_count,
             period_start, period_end) VALUES (%s, %s, 0, %s, %s)"""
-        self._edit(query, (TARGET, limit, start, end), is_pushed)
+        return query, (TARGET, limit, start, end)
 
-    def _limit(self, quota: int, limit: int | None, *, is_pushed: bool) -> None:
+    def _limit(self, quota: int, limit: int | None) -> Edit:
         query = "UPDATE offers_offerquota SET max_offers_per_period = %s WHERE id = %s"
-        self._edit(query, (limit, quota), is_pushed)
+        return query, (limit, quota)
 
-    def _end(self, quota: int, seconds: int | None, *, is_pushed: bool) -> None:
+    def _end(self, quota: int, seconds: int | None) -> Edit:
         end = None if seconds is None else self.world.now + timedelta(seconds=seconds)
-        query = "UPDATE offers_offerquota SET period_end = %s WHERE id = %s"
-        self._edit(query, (end, quota), is_pushed)
+        return "UPDATE offers_offerquota SET period_end = %s WHERE id = %s", (end, quota)
 
-    def _delete(self, quota: int, *, is_pushed: bool) -> None:
-        self._edit("DELETE FROM offers_offerquota WHERE id = %s", (quota,), is_pushed)
+    def _delete(self, quota: int) -> Edit:
+        return "DELETE FROM offers_offerquota WHERE id = %s", (quota,)
 
     def _quota(self, which: int) -> int:
         defined = [quota.id for quota in self.history[-1].quotas.values() if quota.is_defined]
         return defined[which % len(defined)] if defined else 0
-
-    def _edit(self, query: str, values: tuple[object, ...], is_pushed: bool) -> None:
-        self._start("edit", programs.edit(self.world, query, values, is_pushed=is_pushed))
 
     # Steps
 
@@ -168,35 +201,34 @@ class Interleavings(RuleBasedStateMachine):
         return [actor for actor in self.actors if actor.stopped.is_set()]
 
     @precondition(_standing)
-    @rule(which=INDEX)
-    def step(self, which: int) -> None:
-        self._resume(self._pick(which))
+    @rule(which=INDEX, calls=CALLS)
+    def go(self, which: int, calls: int) -> None:
+        self._go(self._pick(which), calls + 1)
 
-    @precondition(_standing)
-    @rule(which=INDEX, calls=st.integers(2, 8))
-    def steps(self, which: int, calls: int) -> None:
-        actor = self._pick(which)
+    def _go(self, actor: Actor, calls: int) -> None:
+        """Let an actor make so many calls, or fewer where it ends or has to wait for another."""
         for _ in range(calls):
-            if actor in self._standing():
-                self._resume(actor)
+            if actor not in self._standing():
+                return
+            self._resume(actor)
+        demand(
+            calls < MAX_STEPS_TO_END,
+            f"{actor.name} makes no progress: {calls} calls, now at {actor.at}",
+        )
 
-    @precondition(_standing)
-    @rule(which=INDEX)
-    def run_on(self, which: int) -> None:
-        """Let one run until it has ended or waits for another."""
-        self._run_to_end(self._pick(which))
-
-    @precondition(_standing)
+    @precondition(lambda self: not self.is_calm and self._standing())
     @rule(which=INDEX, fault=st.sampled_from(Fault))
     def hurt(self, which: int, fault: Fault) -> None:
         actor = self._pick(which)
         where = actor.at.split()[0]
         if where == "sql" and fault is Fault.REPLY_LOST:
-            self.is_redis_true = False  # The worker gives its hold back and cannot know that it was used.
+            self.is_redis_true = (
+                False  # The worker gives its hold back and cannot know that it was used.
+            )
         self.totals.faults[f"{where}: {fault.name.lower()}"] += 1
         self._resume(actor, fault)
 
-    @precondition(lambda self: len(self.actors) > len(self._standing()))
+    @precondition(lambda self: not self.is_calm and len(self.actors) > len(self._standing()))
     @rule(which=INDEX)
     def kill_waiting(self, which: int) -> None:
         """Kill an actor that waits for a lock inside PostgreSQL."""
@@ -215,34 +247,31 @@ class Interleavings(RuleBasedStateMachine):
 
     def _resume(self, actor: Actor, fault: Fault | None = None) -> None:
         self.totals.steps += 1
-        is_rebuild = actor.name.startswith("rebuild")
+        touched, is_rebuild = actor.at.split()[0], actor.name.startswith("rebuild")
         actor.resume(fault)
-        self._settle(is_loss=is_rebuild)
-
-    def _run_to_end(self, actor: Actor) -> None:
-        for _ in range(MAX_STEPS_TO_END):
-            if actor not in self._standing():
-                return
-            self._resume(actor)
-        raise Violation(f"{actor.name} makes no progress: {MAX_STEPS_TO_END} calls, now at {actor.at}")
+        self._settle(touched, is_loss=is_rebuild)
 
     # Posts
 
     @precondition(lambda self: self.world.posts)
-    @rule(which=INDEX, is_lost=st.sampled_from([False, False, False, True]))
+    @rule(which=INDEX, is_lost=RARELY)
     def post_travels(self, which: int, is_lost: bool) -> None:
-        posts = self.world.posts
-        posts.rotate(-(which % len(posts)))
-        post = posts.popleft()
+        post = self.world.posts.pop(which % len(self.world.posts))
         if is_lost:
             self.totals.faults["post: lost"] += 1
-            return
+        else:
+            self._deliver(post)
+
+    def _deliver(self, post: Post) -> None:
         self.world.deliver(post)
-        self._settle(settled={post.hold_id})
+        self._settle("redis", settled={post.hold_id})
 
     # Faults of Redis, time, and the owner's deletions
 
-    @rule(what=st.sampled_from(["nothing", "scripts", "copy", "restore", "changed", "subject", "all"]))
+    @precondition(lambda self: not self.is_calm)
+    @rule(
+        what=st.sampled_from(["nothing", "scripts", "copy", "restore", "changed", "subject", "all"])
+    )
     def break_redis(self, what: str) -> None:
         """Lose a part of what Redis knows, or bring back an older copy of it, as a stale replica does."""
         world = self.world
@@ -261,7 +290,7 @@ class Interleavings(RuleBasedStateMachine):
             world.flush()
         else:
             world.client.delete(key if what == "subject" else world.keys.changed(world.subject))
-        self._settle(is_loss=True)
+        self._settle("redis", is_loss=True)
 
     @rule(
         milliseconds=st.sampled_from([1, 150, 1000, 5000, 11_000, 70_000]),
@@ -286,11 +315,15 @@ class Interleavings(RuleBasedStateMachine):
 
     # After every step
 
-    def _settle(self, *, settled: set[str] | None = None, is_loss: bool = False) -> None:
-        """Wait for quiet, look at everything, and judge what happened since the last look."""
+    def _settle(
+        self, touched: str = "", *, settled: set[str] | None = None, is_loss: bool = False
+    ) -> None:
+        """Wait for quiet, look at the server that was touched (or both), and judge what happened meanwhile."""
         self.world.settle(self.actors)
         self.totals.waits += len(self.actors) - len(self._standing())
-        before, now = self.history[-1], self.world.see()
+        before = self.history[-1]
+        now = before if touched == "redis" else self.world.see(before.hash)
+        now = now if touched == "sql" else replace(now, hash=self.world.hash())
         self.history.append(now)
         invariants.check_committed(before, now, self.deleted)
         invariants.check_hash(now.hash)
@@ -304,6 +337,9 @@ class Interleavings(RuleBasedStateMachine):
             self.is_redis_true = False
         for actor in [actor for actor in self.actors if actor.is_done]:
             self._collect(actor)
+        if prompt := [post for post in self.world.posts if not post.is_late]:
+            self.world.posts.remove(prompt[0])
+            self._deliver(prompt[0])
 
     def _collect(self, actor: Actor) -> None:
         actor.join()
@@ -312,7 +348,9 @@ class Interleavings(RuleBasedStateMachine):
         kind = actor.name.split()[0]
         self.totals.done["killed" if actor.is_dead else kind] += 1
         if actor.hold_ids & self.expired:
-            self.is_redis_true = False  # It went on after its lease, and Redis may have given its slots back.
+            self.is_redis_true = (
+                False  # It went on after its lease, and Redis may have given its slots back.
+            )
         if actor.is_dead:
             return
         if actor.error is not None:
@@ -338,26 +376,24 @@ class Interleavings(RuleBasedStateMachine):
         )
         was_full = any(seen.is_full for seen in self._since(actor))
         invariants.check_batch(done, rows, self.deleted_offers, was_full)
-        self._judge_labels(actor, done.batch_id)
+        self._judge_labels(done.batch_id)
 
     def _judge_spend(self, actor: Actor, done: SpendDone) -> None:
         row = self.world.observer.execute(
             "SELECT count(*) FROM offers_offer WHERE batch_id = %s", (done.batch_id,)
         ).fetchone()
         stored = row[0] + sum(batch == done.batch_id for _, batch in self.deleted_offers)
-        demand(
-            stored == done.spent.used, f"spent {done.spent.used}, but {stored} rows are there"
-        )
+        demand(stored == done.spent.used, f"spent {done.spent.used}, but {stored} rows are there")
         was_full = any(seen.is_full for seen in self._since(actor))
         demand(was_full or not done.spent.denied, "units were denied, and the quota had room")
-        self._judge_labels(actor, done.batch_id)
+        self._judge_labels(done.batch_id)
 
-    def _judge_labels(self, actor: Actor, batch_id: UUID) -> None:
-        """Every quota that counted offers of this batch, none included, did rule at some moment meanwhile."""
+    def _judge_labels(self, batch_id: UUID) -> None:
+        """Every quota that counted offers of this batch, none included, ruled at some moment since it began."""
         rows = self.world.observer.execute(
             "SELECT DISTINCT quota_id FROM offers_offer WHERE batch_id = %s", (batch_id,)
         ).fetchall()
-        ruled = {seen.active for seen in self.history}
+        ruled = {seen.active for seen in self.history[self.began[batch_id] :]}
         demand({row[0] for row in rows} <= ruled, f"{rows} counted offers and never ruled")
 
     # At the end
@@ -383,7 +419,7 @@ class Interleavings(RuleBasedStateMachine):
         self._upkeep("audit")
         invariants.check_rest(self.history[-1])
         report = self._upkeep("audit")
-        demand(not report.drifts and not report.problems, f"a second audit found {report}")
+        demand(not report.drifts, f"a second audit found {report.drifts}")
         self._upkeep("sync")
         invariants.check_rest(self.history[-1])
 
@@ -398,7 +434,7 @@ class Interleavings(RuleBasedStateMachine):
 
     def _upkeep(self, kind: str) -> Any:
         actor = self._start(kind, programs.upkeep(self.world, kind))
-        self._run_to_end(actor)
+        self._go(actor, MAX_STEPS_TO_END)
         return actor.result
 
     def _check_columns(self, after: str) -> None:

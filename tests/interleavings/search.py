@@ -13,7 +13,7 @@ from shargain.demo.servers import Valkey
 from tests.interleavings.machine import Totals, machine_in
 from tests.interleavings.world import World, database_dsn
 
-RULES_PER_RUN = 60
+RULES_PER_RUN = 80
 
 
 @contextmanager

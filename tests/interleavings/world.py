@@ -1,7 +1,6 @@
 """The servers of a run, their time, and what is true in them between two steps."""
 
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -115,7 +114,7 @@ class World:
     now: datetime = BEGINNING
     skew: timedelta = timedelta(0)
     """How far the clock of Redis is ahead."""
-    posts: "deque[Post]" = field(default_factory=deque)
+    posts: list[Post] = field(default_factory=list)
     rewrites: dict[tuple[str, str], str] = field(default_factory=dict)
     """Text of the Lua that is replaced: (script or include, old) to new. For code broken on purpose."""
     _idle: list[GatedPostgres] = field(default_factory=list)
@@ -151,7 +150,9 @@ class World:
                 self.client.close()
 
     def _script(self, script: Script) -> Script:
-        text = script.text.replace("redis.call('TIME')", f"redis.call('LRANGE', '{CLOCK_KEY}', 0, 1)")
+        text = script.text.replace(
+            "redis.call('TIME')", f"redis.call('LRANGE', '{CLOCK_KEY}', 0, 1)"
+        )
         for (name, old), new in self.rewrites.items():
             if name == script.name:
                 assert old in text, f"{name}.lua has no {old!r}"
@@ -186,7 +187,9 @@ class World:
 
     def _write_redis_clock(self, pipeline: Any) -> None:
         micros = int(microseconds(self.now + self.skew))
-        pipeline.delete(CLOCK_KEY).rpush(CLOCK_KEY, micros // 1_000_000, micros % 1_000_000).execute()
+        pipeline.delete(CLOCK_KEY).rpush(
+            CLOCK_KEY, micros // 1_000_000, micros % 1_000_000
+        ).execute()
 
     def expire_later(self, key: str, span_ms: int) -> None:
         """What PX would do by the server's own clock."""
@@ -256,14 +259,14 @@ class World:
             stuck |= more
         return len(stuck) == len(moving)
 
-    def see(self) -> Seen:
+    def see(self, in_redis: Snapshot) -> Seen:
         rows = self.observer.execute(SEEN_SQL, (TARGET,)).fetchall()
         quotas = {
             row[3]: SeenQuota(*row[3:10], ranges.parse_multirange(row[10]), row[11])
             for row in rows
             if row[3] is not None
         }
-        return Seen(*rows[0][:3], quotas, self.hash())
+        return Seen(*rows[0][:3], quotas, in_redis)
 
     def hash(self) -> Snapshot:
         fields = self.client.hgetall(self.keys.subject(self.subject))

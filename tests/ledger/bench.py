@@ -142,9 +142,7 @@ class Bench:
         """Use these slots: rows of work and of the ledger, in one transaction, without Redis."""
         with self.connection.transaction():
             self.work(ranges.size(slots))
-            self.ledger.record_slots(
-                self.connection, subject, quota, slots, ranges.size(slots)
-            )
+            self.ledger.record_slots(self.connection, subject, quota, slots, ranges.size(slots))
 
     def try_to_use(self, quota: int, slots: Ranges) -> bool:
         with suppress(SlotConflict):

@@ -11,6 +11,9 @@ from psycopg.conninfo import make_conninfo
 from quota_redis import Counters
 from quota_redis.postgres import absorb, install
 
+# A wait that should not be fails, and does not hang.
+CONNECTION = {"autocommit": True, "options": "-c lock_timeout=20s"}
+
 
 @pytest.fixture(scope="session")
 def ledger_dsn() -> Iterator[str]:
@@ -32,7 +35,7 @@ def connect(ledger_dsn: str) -> Iterator[Connect]:
     opened: list[psycopg.Connection[Any]] = []
 
     def make(**options: Any) -> "psycopg.Connection[Any]":
-        opened.append(psycopg.connect(ledger_dsn, **{"autocommit": True, **options}))
+        opened.append(psycopg.connect(ledger_dsn, **{**CONNECTION, **options}))
         return opened[-1]
 
     yield make

@@ -6,7 +6,7 @@ from datetime import timedelta
 from importlib import import_module
 
 import pytest
-from bench import HOUR, NAMESPACE, SUBJECT, START, Bench, Connect
+from bench import HOUR, NAMESPACE, START, SUBJECT, Bench, Connect
 
 from quota_redis import Counters, InsideTransaction, StateLost, Unavailable, Usage, ranges
 from quota_redis.postgres import (
@@ -63,6 +63,12 @@ def write_the_count(bench: Bench, quota: int) -> None:
     bench.connection.execute("UPDATE team_quota SET used = 7")
 
 
+def outlive_a_lease(bench: Bench, quota: int) -> None:
+    client = bench.counters.connection.client
+    Counters(client, namespace=NAMESPACE, lease=timedelta(milliseconds=1)).reserve(SUBJECT, 2)
+    time.sleep(0.005)
+
+
 DAMAGES = [
     (write_the_count, Drift(SUBJECT, 1, DriftReason.COUNT, ledger=4, column=7, redis=4)),
     (lose, Drift(SUBJECT, 1, DriftReason.UNKNOWN, ledger=4, column=4, redis=None)),
@@ -70,6 +76,7 @@ DAMAGES = [
     (use_past_redis, Drift(SUBJECT, 1, DriftReason.BEHIND, ledger=5, column=5, redis=4)),
     (leak, Drift(SUBJECT, 1, DriftReason.AHEAD, ledger=4, column=4, redis=6)),
     (invent_free_slots, Drift(SUBJECT, 1, DriftReason.FREE, ledger=4, column=4, redis=4)),
+    (outlive_a_lease, Drift(SUBJECT, 1, DriftReason.EXPIRED, ledger=4, column=4, redis=4)),
 ]
 
 
@@ -77,7 +84,9 @@ def test_every_reason_is_tried() -> None:
     assert {drift.reason for _, drift in DAMAGES} == set(DriftReason)
 
 
-@pytest.mark.parametrize(("damage", "drift"), DAMAGES, ids=lambda value: getattr(value, "reason", ""))
+@pytest.mark.parametrize(
+    ("damage", "drift"), DAMAGES, ids=lambda value: getattr(value, "reason", "")
+)
 class TestDrift:
     def test_it_is_named_and_left_where_only_looked_at(
         self, bench: Bench, spent: int, damage: Callable[[Bench, int], None], drift: Drift
@@ -160,9 +169,7 @@ def test_redis_that_fails_in_the_middle(bench: Bench, spent: int) -> None:
     assert run(bench).is_complete
 
 
-def test_many_subjects_in_batches(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_subjects_in_batches(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(import_module("quota_redis.postgres.audit"), "BATCH", 3)
     quotas = [bench.define(10, team=team) for team in range(10)]
     progress: list[int] = []
@@ -173,9 +180,7 @@ def test_many_subjects_in_batches(
     assert [bench.in_redis(q, subject=f"team:{n}").limit for n, q in enumerate(quotas)] == [10] * 10
 
 
-def test_the_audit_waits_for_sync_and_no_longer(
-    bench: Bench, spent: int, connect: Connect
-) -> None:
+def test_the_audit_waits_for_sync_and_no_longer(bench: Bench, spent: int, connect: Connect) -> None:
     write_the_count(bench, spent)
     run(bench)
     assert sync(bench.counters, bench.ledger, connect()).was_running is False
@@ -204,9 +209,7 @@ class TestRebuild:
         other = bench.define(20, team=8)
         leak(bench, spent)
         progress: list[int] = []
-        done = rebuild(
-            bench.counters, bench.ledger, bench.connection, progress=progress.append
-        )
+        done = rebuild(bench.counters, bench.ledger, bench.connection, progress=progress.append)
         assert (done, progress) == (2, [2])
         assert bench.in_redis(spent) == Usage(spent, 10, used=4, held=0)
         assert bench.in_redis(other, subject="team:8").limit == 20

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import psycopg
 import pytest
-from bench import HOUR, SUBJECT, START, Bench
+from bench import HOUR, START, SUBJECT, Bench
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -44,10 +44,10 @@ class TestRecord:
         bench.ledger.record_slots(bench.connection, SUBJECT, quota, ((1, 20),), 0)
         assert bench.slots_used(quota) == ()
 
-    @pytest.mark.parametrize("slots", [((5, 5),), ((1, 5),), ((5, 9),), ((1, 3), (4, 9)), ((401, 401),)])
-    def test_a_taken_or_void_slot_is_a_conflict(
-        self, bench: Bench, slots: ranges.Ranges
-    ) -> None:
+    @pytest.mark.parametrize(
+        "slots", [((5, 5),), ((1, 5),), ((5, 9),), ((1, 3), (4, 9)), ((401, 401),)]
+    )
+    def test_a_taken_or_void_slot_is_a_conflict(self, bench: Bench, slots: ranges.Ranges) -> None:
         quota = bench.define(400)
         bench.use(quota, ((5, 6),))
         assert not bench.try_to_use(quota, slots)
@@ -99,7 +99,9 @@ class TestRecord:
         with pytest.raises(psycopg.errors.CheckViolation):
             bench.use(quota, ((SLOT_END, SLOT_END),))
 
-    @pytest.mark.parametrize("subject", ["team:", "7", "user:7", "team:x", "team:1.5", f"team:{2**63}"])
+    @pytest.mark.parametrize(
+        "subject", ["team:", "7", "user:7", "team:x", "team:1.5", f"team:{2**63}"]
+    )
     def test_a_subject_names_a_row(self, bench: Bench, subject: str) -> None:
         with pytest.raises(InvalidArgument, match="subject"):
             bench.ledger.record_slots(bench.connection, subject, 1, ((1, 1),), 1)
@@ -200,16 +202,12 @@ class TestLimit:
         assert bench.free(quota) == ((1, 10**12),)
 
     @pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
-    def test_another_isolation_level_is_refused(
-        self, bench: Bench, level: str
-    ) -> None:
+    def test_another_isolation_level_is_refused(self, bench: Bench, level: str) -> None:
         quota = bench.define(10)
-        with (
-            pytest.raises(psycopg.Error, match=level.lower()) as raised,
-            bench.connection.transaction(),
-        ):
+        with bench.connection.transaction(force_rollback=True):
             bench.connection.execute(f"SET TRANSACTION ISOLATION LEVEL {level}".encode())
-            bench.set_limit(quota, 5)
+            with pytest.raises(psycopg.Error, match=level.lower()) as raised:
+                bench.set_limit(quota, 5)
         assert raised.value.sqlstate == "QS003"
         assert bench.free(quota) == ((1, 10),)
 

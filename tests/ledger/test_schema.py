@@ -39,7 +39,11 @@ def test_all_is_well(bench: Bench) -> None:
         ("DROP FUNCTION team_quota_active_v1", "function", "team_quota_active_v1"),
         ("DROP TRIGGER team_quota_quota_v1 ON team_quota", "trigger", "missing"),
         ("ALTER TABLE team_quota DISABLE TRIGGER team_quota_quota_v1", "trigger", "disabled"),
-        ("ALTER TABLE team_quota ENABLE REPLICA TRIGGER team_quota_quota_v1", "trigger", "disabled"),
+        (
+            "ALTER TABLE team_quota ENABLE REPLICA TRIGGER team_quota_quota_v1",
+            "trigger",
+            "disabled",
+        ),
         ("DELETE FROM quota_redis_ledger WHERE void", "void_tail", "their limit does not hold: 1"),
     ],
 )

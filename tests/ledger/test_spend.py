@@ -83,9 +83,7 @@ class TestSlots:
         assert bench.exact.spend(bench.connection, SUBJECT, 8, lambda _: 0).used == 0
         check_at_rest(bench, quota, 0)
 
-    def test_a_small_grant_is_no_refusal(
-        self, bench: Bench, absorbed: Callable[..., int]
-    ) -> None:
+    def test_a_small_grant_is_no_refusal(self, bench: Bench, absorbed: Callable[..., int]) -> None:
         quota = absorbed(100)
         holds = [bench.reserve(1) for _ in range(40)]
         for number, hold in enumerate(holds):
@@ -316,9 +314,7 @@ class TestDisagreement:
 
 
 class TestRedisGone:
-    def test_the_ledger_alone_is_exact(
-        self, bench: Bench, dead_counters: Counters
-    ) -> None:
+    def test_the_ledger_alone_is_exact(self, bench: Bench, dead_counters: Counters) -> None:
         bench.counters = dead_counters
         quota = bench.define(10)
         assert [bench.spend(4) for _ in range(4)] == [
@@ -352,9 +348,7 @@ class TestRedisGone:
         bench.spend(4)
         assert bench.marks() == 2
 
-    def test_a_lost_hash_is_loaded_again(
-        self, bench: Bench, absorbed: Callable[..., int]
-    ) -> None:
+    def test_a_lost_hash_is_loaded_again(self, bench: Bench, absorbed: Callable[..., int]) -> None:
         quota = absorbed(10)
         bench.spend(4)
         bench.counters.flush()
@@ -375,9 +369,7 @@ class TestRedisGone:
         assert bench.spend(10).used == 6
         check_at_rest(bench, quota, 10)
 
-    def test_an_old_state_comes_back(
-        self, bench: Bench, absorbed: Callable[..., int]
-    ) -> None:
+    def test_an_old_state_comes_back(self, bench: Bench, absorbed: Callable[..., int]) -> None:
         """A Redis that is restored from a backup hands out again what has long been used."""
         quota = absorbed(10)
         key = bench.counters.keys.subject(SUBJECT)
@@ -486,9 +478,7 @@ class TestRefusal:
             bench.exact.spend(bench.connection, "user:7", 1, bench.work)
 
 
-def test_a_subject_beside_others_is_left_alone(
-    bench: Bench, absorbed: Callable[..., int]
-) -> None:
+def test_a_subject_beside_others_is_left_alone(bench: Bench, absorbed: Callable[..., int]) -> None:
     quota = absorbed(3)
     other = bench.define(3, team=8)
     bench.spend(3)

@@ -6,7 +6,7 @@ from datetime import timedelta
 from importlib import import_module
 
 import pytest
-from bench import HOUR, NAMESPACE, SUBJECT, START, Bench, Connect, together
+from bench import HOUR, NAMESPACE, START, SUBJECT, Bench, Connect, together
 
 from quota_redis import Counters, InsideTransaction, Reservation
 from quota_redis.postgres import SyncReport, absorb, sync
@@ -77,7 +77,9 @@ class TestCounts:
     ) -> None:
         quota = settled(10)
         bench.spend(2)
-        other = Bench(bench.connection, Counters(bench.counters.connection.client, namespace=NAMESPACE))
+        other = Bench(
+            bench.connection, Counters(bench.counters.connection.client, namespace=NAMESPACE)
+        )
 
         def go_on() -> None:
             other.spend(3)
@@ -166,7 +168,9 @@ class TestMarksOfPostgresql:
         run(bench)
         assert bench.in_redis(quota).used == bench.column(quota) == 4
 
-    def test_one_made_meanwhile_is_not_lost(self, bench: Bench, settled: Callable[..., int]) -> None:
+    def test_one_made_meanwhile_is_not_lost(
+        self, bench: Bench, settled: Callable[..., int]
+    ) -> None:
         quota = settled(10)
         bench.set_limit(quota, 5)
         bench.interpose().before["absorb"] = [lambda: bench.set_limit(quota, 6)]
@@ -174,9 +178,7 @@ class TestMarksOfPostgresql:
         assert bench.in_redis(quota).limit == 6
         assert bench.marks() == 0
 
-    def test_expired_holds_are_reclaimed(
-        self, bench: Bench, settled: Callable[..., int]
-    ) -> None:
+    def test_expired_holds_are_reclaimed(self, bench: Bench, settled: Callable[..., int]) -> None:
         quota = settled(10)
         hasty = Counters(bench.counters.connection.client, namespace=NAMESPACE, lease=BLINK)
         hold = hasty.reserve(SUBJECT, 6)
@@ -302,7 +304,12 @@ def test_a_stranger_among_the_changed_does_not_stop_sync(
     client = bench.counters.connection.client
     for shard in range(bench.counters.keys.shards):
         client.sadd(
-            bench.counters.keys.changed_of(shard), "user:7", "team:x", "", "team:" + "1" * 300, b"\xff"
+            bench.counters.keys.changed_of(shard),
+            "user:7",
+            "team:x",
+            "",
+            "team:" + "1" * 300,
+            b"\xff",
         )
     run(bench)
     assert bench.column(quota) == 4

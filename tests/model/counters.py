@@ -124,7 +124,7 @@ def absorb(
     expired: tuple[Hold, ...],
     token: int = 0,
 ) -> Redis | None:
-    """The hash after absorb; None where it applied nothing, for the hash is another absorb's or of a later version."""
+    """The hash after absorb; None where it applied nothing: another absorb's or a later version's hash stays."""
     rules = scenario.protocol
     if rules.absorb_is_alone and plan.absorbed != (redis.absorbed if redis else None):
         return None
@@ -145,7 +145,9 @@ def absorb(
             holds.append(hold._replace(slots=left))
     kept = Redis(plan.version, (), tuple(holds), token if rules.absorb_is_alone else 0)
     stocks = tuple(
-        _absorbed(scenario, entry, redis.stocks[quota] if redis else None, back[quota], held(kept, quota))
+        _absorbed(
+            scenario, entry, redis.stocks[quota] if redis else None, back[quota], held(kept, quota)
+        )
         for quota, entry in enumerate(plan.entries)
     )
     return kept._replace(stocks=stocks)
@@ -167,9 +169,12 @@ def check_holds(scenario: Scenario, redis: Redis | None) -> None:
         slots = [hold.slots for hold in redis.holds if hold.quota == quota] if redis else []
         if stock is not None and slots:
             all_slots = [stock.free, *slots]
-            is_apart = sum(mask.bit_count() for mask in all_slots) == (
-                stock.free | held(redis, quota)  # type: ignore[arg-type]
-            ).bit_count()
+            is_apart = (
+                sum(mask.bit_count() for mask in all_slots)
+                == (
+                    stock.free | held(redis, quota)  # type: ignore[arg-type]
+                ).bit_count()
+            )
             judge(scenario, "HELD", is_apart)
 
 

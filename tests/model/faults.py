@@ -1,8 +1,10 @@
 """What may go wrong, or change, while workers are under way."""
 
 from collections.abc import Iterator
+
 from tests.model import counters, ledger
 from tests.model.beat import Step
+from tests.model.worker import redelivered, spend
 from tests.model.world import (
     NEXT_CLOCKS,
     UNDEFINED,
@@ -12,7 +14,6 @@ from tests.model.world import (
     World,
     put_worker,
 )
-from tests.model.worker import redelivered, spend
 
 
 def steps(scenario: Scenario, world: World) -> Iterator[Step]:
@@ -63,7 +64,10 @@ def _zombies(scenario: Scenario, world: World) -> Iterator[Step]:
         yield "a transaction of the dead rolls back", world._replace(zombies=rest)
         done = ledger.commit(scenario, world.postgres, work)
         if done is not None:
-            yield "a transaction of the dead commits", world._replace(postgres=done[0], zombies=rest)
+            yield (
+                "a transaction of the dead commits",
+                world._replace(postgres=done[0], zombies=rest),
+            )
 
 
 def _redis(world: World) -> Iterator[Step]:
@@ -73,7 +77,10 @@ def _redis(world: World) -> Iterator[Step]:
         yield "Redis loses the hash", lost
     if world.faults.promote:
         if world.copy is None:
-            yield "the replica stops to follow", world._replace(copy=(world.redis, world.is_changed))
+            yield (
+                "the replica stops to follow",
+                world._replace(copy=(world.redis, world.is_changed)),
+            )
         elif world.copy != (world.redis, world.is_changed):
             redis, is_changed = world.copy
             promoted = world._replace(faults=spend(world, "promote"), redis=redis)

@@ -45,7 +45,9 @@ def _opened(postgres: Postgres, asked: Transaction, left: int) -> Transaction:
     known = left & postgres.offers
     fresh = left & ~known
     room = fresh.bit_count() if asked.quota == NO_QUOTA else asked.slots.bit_count()
-    return asked._replace(offers=lowest(fresh, min(room, fresh.bit_count())), known=known, is_open=True)
+    return asked._replace(
+        offers=lowest(fresh, min(room, fresh.bit_count())), known=known, is_open=True
+    )
 
 
 def take(scenario: Scenario, world: World, left: int) -> Transaction | None:
@@ -67,7 +69,9 @@ def take(scenario: Scenario, world: World, left: int) -> Transaction | None:
     return _opened(postgres, Transaction(ruling, slots, 0, is_direct=True), left)
 
 
-def commit(scenario: Scenario, postgres: Postgres, work: Transaction) -> tuple[Postgres, int] | None:
+def commit(
+    scenario: Scenario, postgres: Postgres, work: Transaction
+) -> tuple[Postgres, int] | None:
     """What PostgreSQL has after the commit and which offers went in; None where a slot is taken."""
     rules = scenario.protocol
     inserted = work.offers & ~postgres.offers

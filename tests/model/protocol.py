@@ -41,7 +41,9 @@ class Protocol:
     settle_returns: bool = True  # what was not used comes back at all
 
     # A worker.
-    full_needs_version: bool = True  # FULL counts where PostgreSQL, asked later, has the version of the answer
+    full_needs_version: bool = (
+        True  # FULL counts where PostgreSQL, asked later, has the version of the answer
+    )
     expired_is_full: bool = False
     busy_goes_direct: bool = True  # rather than refusing
     left_is_read: bool = True  # what is left comes from PostgreSQL, not from the number inserted
@@ -55,8 +57,12 @@ class Protocol:
 
     # absorb.
     absorb_heeds_version: bool = True  # below the hash's version nothing is applied
-    absorb_is_alone: bool = True  # nothing is applied where another absorb was since the hash was read
-    absorb_rebuilds: bool = False  # a later version takes every slot that the ledger leaves for free
+    absorb_is_alone: bool = (
+        True  # nothing is applied where another absorb was since the hash was read
+    )
+    absorb_rebuilds: bool = (
+        False  # a later version takes every slot that the ledger leaves for free
+    )
     absorb_reads_redis_first: bool = True
     absorb_has_one_snapshot: bool = True  # version and ledger are of the same moment
     absorb_gives_back: bool = True  # slots that neither the hash read nor the ledger has are free
@@ -69,7 +75,9 @@ class Protocol:
     # sync.
     sync_sets: bool = True  # rather than adding to the column
     sync_reads_under_lock: bool = True
-    sync_unmarks_unchanged: bool = True  # a mark stays where something changed since the counts were read
+    sync_unmarks_unchanged: bool = (
+        True  # a mark stays where something changed since the counts were read
+    )
     sync_unmarks_unheld: bool = True  # a mark stays while something is held
     sync_reclaims: bool = True  # subjects with expired holds are absorbed first
     marks_go_last: bool = True  # after what they stand for has reached Redis

@@ -1,6 +1,6 @@
 """What sync and audit leave behind once nothing is under way any more."""
 
-from tests.model import beat, counters, ledger
+from tests.model import beat, counters, ledger, sync
 from tests.model.invariants import judge
 from tests.model.world import UNDEFINED, Pc, Postgres, Redis, Scenario, World, is_long_over
 
@@ -11,7 +11,7 @@ def is_at_rest(world: World) -> bool:
         all(worker.pc is Pc.DONE for worker in world.workers)
         and not world.zombies
         and not any(world.absorbs)
-        and not any(sync.pc for sync in world.syncs)
+        and not any(other.pc for other in world.syncs)
         and world.compacting is None
     )
 
@@ -44,7 +44,11 @@ def _is_in_redis(scenario: Scenario, world: World, number: int) -> bool:
     if quota.limit == UNDEFINED or is_long_over(scenario, world, number):
         return True
     free = scenario.universe & ~quota.used & ~quota.void
-    return stock is not None and stock.free == free and counters.used(redis, number) == quota.used.bit_count()
+    return (
+        stock is not None
+        and stock.free == free
+        and counters.used(redis, number) == quota.used.bit_count()
+    )
 
 
 def _judge_sync(scenario: Scenario, world: World) -> None:
@@ -71,7 +75,7 @@ def _sync(scenario: Scenario, world: World) -> World:
     redis = world.redis
     if redis is None or (redis.holds and scenario.protocol.sync_reclaims):
         world = _absorb(scenario, world)
-    postgres = beat.write_counts(scenario, world.postgres, world.redis)
+    postgres = sync.write_counts(scenario, world.postgres, world.redis)
     return world._replace(postgres=postgres)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tests.model import beat, counters, faults, rest, worker
+from tests.model import beat, counters, faults, rest, sync, worker
 from tests.model.invariants import Violation
 from tests.model.world import Scenario, World, initial
 
@@ -25,6 +25,7 @@ def steps(scenario: Scenario, world: World) -> Iterator[tuple[str, World]]:
     """Everything that can happen next."""
     yield from worker.steps(scenario, world)
     yield from beat.steps(scenario, world)
+    yield from sync.steps(scenario, world)
     yield from faults.steps(scenario, world)
 
 

@@ -1,6 +1,6 @@
 """A worker with its batch: what one delivered task does, from one call to a server to the next.
 
-A step is one script, one statement's look at the database, or one commit; whatever else happens comes between them.
+A step is one script, one statement's look at the database, or one commit; all else may come between them.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,6 +21,7 @@ from tests.model.world import (
     Transaction,
     Worker,
     World,
+    lowest,
     put_worker,
     rules_in_postgres,
 )
@@ -46,7 +47,11 @@ def spend(world: World, fault: str) -> Faults:
 
 def hold_id(scenario: Scenario, i: int, worker: Worker) -> int:
     """Ids of holds are never 0, and never the same for two attempts."""
-    return 1 + i * (MAX_ATTEMPTS + 1) + (worker.attempts if scenario.protocol.hold_ids_are_fresh else 0)
+    return (
+        1
+        + i * (MAX_ATTEMPTS + 1)
+        + (worker.attempts if scenario.protocol.hold_ids_are_fresh else 0)
+    )
 
 
 def _ask(scenario: Scenario, world: World, i: int, worker: Worker) -> Iterator[Step]:
@@ -179,7 +184,7 @@ def _commit(scenario: Scenario, world: World, i: int, worker: Worker) -> Iterato
     then = Pc.DIRECT if work.is_direct else Pc.ASK
     after = worker._replace(left=left, pc=then, doing=None)
     if work.hold:
-        rest = work.slots & ~ledger.lowest(work.slots, inserted.bit_count())
+        rest = work.slots & ~lowest(work.slots, inserted.bit_count())
         after = after._replace(pc=Pc.SETTLE, doing=Settle(work.hold, rest), then=then)
     yield "commits", put_worker(world._replace(postgres=postgres), i, after)
 
@@ -204,14 +209,20 @@ def _settle(scenario: Scenario, world: World, i: int, worker: Worker) -> Iterato
     yield "settles", after._replace(redis=redis)
     if world.faults.settle:
         late = tuple(sorted((*world.late, call)))
-        yield "sends a settle that is late", after._replace(faults=spend(world, "settle"), late=late)
+        yield (
+            "sends a settle that is late",
+            after._replace(faults=spend(world, "settle"), late=late),
+        )
 
 
 def _absorb(scenario: Scenario, world: World, i: int, worker: Worker) -> Iterator[Step]:
     """One absorb, or none: somebody did a moment ago, or Redis does not answer."""
     after = worker._replace(pc=worker.then, doing=None, then=Pc.ASK)
     if worker.doing is None:
-        yield "leaves absorb to others", put_worker(world, i, _after_absorb(after, is_applied=False))
+        yield (
+            "leaves absorb to others",
+            put_worker(world, i, _after_absorb(after, is_applied=False)),
+        )
         if not scenario.is_lying:
             seen = begin_absorb(scenario, world)
             if scenario.is_split:
@@ -229,6 +240,11 @@ def _absorb(scenario: Scenario, world: World, i: int, worker: Worker) -> Iterato
 
 def _apply(scenario: Scenario, world: World, i: int, after: Worker, plan: Plan) -> Iterator[Step]:
     for is_applied, absorbed in end_absorb(scenario, world, plan):
+        if scenario.protocol.absorb_is_alone and not is_applied:
+            # Somebody else's was applied since; read again, or leave it at that.
+            again = after._replace(pc=Pc.ABSORB, then=after.pc)
+            yield "absorbs: must read again", put_worker(absorbed, i, again)
+            return
         done = _after_absorb(after, is_applied=is_applied)
         yield "absorbs: applies", put_worker(absorbed, i, done)
 

@@ -1,7 +1,7 @@
 """What there is: one subject in PostgreSQL and in Redis, its workers, and what is under way between them.
 
-Everything is a tuple of small integers. Sets of slots and sets of offers are bit masks: slot 1 is bit 0. Offers of a
-batch are taken from the lowest bit up, as slots are.
+Everything is a tuple of small integers. Sets of slots and sets of offers are bit masks: slot 1 is bit 0. Offers
+of a batch are taken from the lowest bit up, as slots are.
 """
 
 from dataclasses import dataclass
@@ -198,6 +198,9 @@ class Faults(NamedTuple):
     """a compaction begins"""
 
 
+NO_FAULTS = Faults()
+
+
 class World(NamedTuple):
     postgres: Postgres
     redis: Redis | None
@@ -221,15 +224,15 @@ class Scenario:
     """A small world and what may happen in it.
 
     batches: a mask of offers for each worker. limits: of each quota, UNDEFINED where it may be defined later.
-    starts, ends: the phase in which each quota begins (included) and ends (excluded; 2 = never). slots: how many there
-    are, void ones included; what lies above is void for good.
+    slots: how many there are, void ones included; what lies above is void for good. starts, ends: the phase in
+    which each quota begins (included) and ends (excluded; 2 = never).
     """
 
     name: str
     batches: tuple[int, ...]
     limits: tuple[int, ...]
     slots: int
-    faults: Faults = Faults()
+    faults: Faults = NO_FAULTS
     protocol: Protocol = SHIPPED
     starts: tuple[int, ...] = (0,)
     ends: tuple[int, ...] = (2,)
@@ -256,9 +259,9 @@ class Scenario:
         return (1 << self.slots) - 1
 
 
-# The clocks of Redis and of PostgreSQL around the boundary of a period, as they may differ within the skew. Redis is far
-# before it, near before, near after, far after, or so long after that absorb leaves out a quota that ended there;
-# PostgreSQL is before or after.
+# The clocks of Redis and of PostgreSQL around the boundary of a period, as they may differ within the skew. Redis
+# is far before it, near before, near after, far after, or so long after that absorb leaves out a quota that ended
+# there; PostgreSQL is before or after.
 CLOCKS = ((0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (3, 1), (4, 1))
 NEXT_CLOCKS = ((1,), (2, 3), (4,), (4,), (5,), (6,), ())
 LAST_CLOCK = len(CLOCKS) - 1
@@ -330,7 +333,9 @@ def initial(scenario: Scenario) -> World:
         for limit in scenario.limits
     )
     stocks = tuple(
-        None if quota.limit == UNDEFINED else Stock(universe & ~quota.void, quota.limit, quota.limit)
+        None
+        if quota.limit == UNDEFINED
+        else Stock(universe & ~quota.void, quota.limit, quota.limit)
         for quota in quotas
     )
     is_cold = scenario.is_cold or scenario.is_lying

@@ -6,16 +6,18 @@ token gets four times as many), FUZZ_SEED which ones:
     FUZZ_EXAMPLES=2000 FUZZ_SEED=1 scripts/test tests/security/test_fuzz.py -s -n 0
 """
 
+import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 import schemathesis
 from django.core.wsgi import get_wsgi_application
 from django.db import connection
+from django.test import Client
 from django.utils import timezone
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
@@ -27,7 +29,7 @@ from shargain.offers.models import Offer, ScrapingTarget
 
 from .conftest import Party
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "20"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "12"))
 SEED = os.environ.get("FUZZ_SEED")
 OPERATIONS = (
     ("/api/v1/targets/{target_id}/offers", "POST"),
@@ -168,3 +170,33 @@ def test_no_request_fails_or_crosses_owners(
 def schemathesis_config() -> schemathesis.Config:
     """The tokens are ours alone."""
     return schemathesis.Config.from_dict({"generation": {"with-security-parameters": False}})
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ["0720-12-01T11:02:19+20:14", "2026-01-01T00:00:00-23:59", "2026-01-01T00:00:00+16:00"],
+)
+def test_what_fuzzing_found(moment: str, party: Party, client: Client) -> None:
+    """Offsets that Python knows and PostgreSQL does not."""
+    offer = {"url": "https://market.test/1", "title": "Ad", "published_at": moment}
+    response = client.post(
+        f"/api/v1/targets/{party.target.pk}/offers",
+        json.dumps({"offers": [offer]}),
+        content_type="application/json",
+        headers=party.headers,
+    )
+    assert response.status_code == 201
+    assert Offer.objects.get(url=offer["url"]).published_at == datetime.fromisoformat(moment)
+
+
+@pytest.mark.parametrize("price", ["0." + "1" * 100_000, "9" * 100_000, "1e999999"])
+def test_no_answer_repeats_a_huge_value(price: str, party: Party, client: Client) -> None:
+    offer = {"url": "https://market.test/1", "title": "Ad", "price": price}
+    response = client.post(
+        f"/api/v1/targets/{party.target.pk}/offers",
+        json.dumps({"offers": [offer]}),
+        content_type="application/json",
+        headers=party.headers,
+    )
+    assert response.status_code == 422
+    assert len(response.content) < 2_000

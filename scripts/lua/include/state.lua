@@ -1,6 +1,7 @@
 -- The hash of a subject:
 --   d        'version|quota:start:end:limit:usable;...' latest start first; times in microseconds; an empty end is no end,
 --            an empty limit is unlimited; usable = slots that are not void
+--   a        a token, new with every absorb; none where there is no ledger
 --   q<quota> 'free:held:holds:earliest:ranges': free slots, held slots, holds, no hold ends before earliest (ms), the free list
 --   h<hold>  'quota:expires:ranges': what a hold keeps, and when its lease ends (ms)
 -- used = usable - free - held.

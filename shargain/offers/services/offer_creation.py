@@ -23,6 +23,7 @@ MAX_METADATA_BYTES = 16_384
 MAX_PRICE = Decimal("9999999999.99")
 MAX_DECIMALS = 10
 """Decimals of a price that are read; two are kept."""
+MAX_SHOWN = 100
 
 offers_created = Signal()
 """Sent once a batch is decided: target_id, batch_id and the created NewOffers. A batch that is delivered
@@ -95,16 +96,14 @@ def create_offers(target_id: int, offers: Sequence[NewOffer], *, batch_id: UUID)
 
 def validate_offer(offer: NewOffer, index: int | None = None) -> None:
     """Raise InvalidBatch where an offer cannot be stored, naming the field and the cure."""
-    for name, value, most in (
-        ("url", offer.url, MAX_URL_BYTES),
-        ("title", offer.title, MAX_TITLE),
-        ("main_image_url", offer.main_image_url, MAX_URL_BYTES),
-        ("list_url", offer.list_url, MAX_URL_BYTES),
-    ):
-        _check_text(name, value, most, index)
+    _check_text("title", offer.title, index)
+    if len(offer.title) > MAX_TITLE:
+        raise _invalid(
+            index, "title", f"has {len(offer.title)} characters: give at most {MAX_TITLE}"
+        )
     _check_url("url", offer.url, index)
     for name, value in (("main_image_url", offer.main_image_url), ("list_url", offer.list_url)):
-        if value:
+        if value != "":
             _check_url(name, value, index)
     _check_price(offer.price, index)
     _check_metadata(offer.metadata, index)
@@ -116,20 +115,21 @@ def _invalid(index: int | None, name: str, what: str) -> InvalidBatch:
     return InvalidBatch(f"{where}: {name} {what}.", index=index, field=name)
 
 
-def _check_text(name: str, value: object, most: int, index: int | None) -> None:
+def _check_text(name: str, value: object, index: int | None) -> bytes:
     if not isinstance(value, str):
         raise _invalid(index, name, f"is {value!r}: give text")
-    try:
-        encoded = value.encode()
-    except UnicodeEncodeError:
-        raise _invalid(index, name, "has half of a surrogate pair: give valid text") from None
-    if len(encoded) > most:
-        raise _invalid(index, name, f"has {len(encoded)} bytes: give at most {most}")
     if "\0" in value:
         raise _invalid(index, name, "has a NUL byte: remove it")
+    try:
+        return value.encode()
+    except UnicodeEncodeError:
+        raise _invalid(index, name, "has half of a surrogate pair: give valid text") from None
 
 
 def _check_url(name: str, value: str, index: int | None) -> None:
+    size = len(_check_text(name, value, index))
+    if size > MAX_URL_BYTES:
+        raise _invalid(index, name, f"has {size} bytes: give at most {MAX_URL_BYTES}")
     try:
         parts = urlsplit(value)
     except ValueError:
@@ -142,9 +142,15 @@ def _check_price(price: object, index: int | None) -> None:
     if price is None:
         return
     if not isinstance(price, Decimal) or not price.is_finite() or not 0 <= price <= MAX_PRICE:
-        raise _invalid(index, "price", f"is {price}: give a decimal from 0 to {MAX_PRICE}")
+        raise _invalid(index, "price", f"is {_shown(price)}: give a decimal from 0 to {MAX_PRICE}")
     if -int(price.as_tuple().exponent) > MAX_DECIMALS:
-        raise _invalid(index, "price", f"is {price}: give at most {MAX_DECIMALS} decimals")
+        raise _invalid(index, "price", f"is {_shown(price)}: give at most {MAX_DECIMALS} decimals")
+
+
+def _shown(value: object) -> str:
+    """A value for an error message: a million digits are no help to anybody."""
+    text = str(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _check_moment(moment: object, index: int | None) -> None:
@@ -277,5 +283,6 @@ def _row(index: int, offer: NewOffer) -> dict[str, Any]:
         "main_image_url": offer.main_image_url,
         "list_url": offer.list_url,
         "metadata": offer.metadata,
-        "published_at": None if offer.published_at is None else offer.published_at.isoformat(),
+        # In UTC, for PostgreSQL takes no offsets as far from it as Python does.
+        "published_at": offer.published_at and offer.published_at.astimezone(UTC).isoformat(),
     }

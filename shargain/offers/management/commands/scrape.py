@@ -146,7 +146,7 @@ def new_offers(scraped: Iterable[ScrapedOffer]) -> Iterator[NewOffer]:
     for found in scraped:
         offer = NewOffer(
             url=found.url,
-            title=found.title.encode()[:MAX_TITLE].decode(errors="ignore"),
+            title=found.title[:MAX_TITLE],
             price=found.price,
             main_image_url=found.main_image_url,
             list_url=found.list_url,

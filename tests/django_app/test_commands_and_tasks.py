@@ -1,0 +1,193 @@
+"""The management commands and the periodic tasks, with what they say and their exit status."""
+
+import json
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+from io import StringIO
+
+import pytest
+from celery import current_app
+from django.core.management import call_command
+from django.core.management.base import CommandError
+from django.db import connection, transaction
+
+from quota_redis.celery import beat_schedule, quota_audit, quota_compact, quota_sync
+from quota_redis.django.engine import Engine
+from quota_redis.postgres.sync import writing_counts
+from shargain.offers.models import OfferQuota
+
+NewQuota = Callable[..., OfferQuota]
+Use = Callable[[OfferQuota, int], int]
+
+
+def run(name: str, *arguments: str) -> str:
+    out = StringIO()
+    call_command(name, *arguments, stdout=out, stderr=out)
+    return out.getvalue()
+
+
+def count_of(quota: OfferQuota) -> int:
+    quota.refresh_from_db()
+    return quota.used_offers_count
+
+
+@pytest.fixture
+def wrong(new_quota: NewQuota, use: Use) -> OfferQuota:
+    """A quota with 4 used whose count says 9."""
+    quota = new_quota(10)
+    use(quota, 4)
+    OfferQuota.objects.update(used_offers_count=9)
+    return quota
+
+
+class TestSync:
+    def test_counts_are_written(self, new_quota: NewQuota, use: Use) -> None:
+        quota = new_quota(10)
+        use(quota, 4)
+        assert "1 counts of 1 subjects" in run("quota_sync")
+        assert count_of(quota) == 4
+        assert "0 counts of 0 subjects" in run("quota_sync")
+
+    @pytest.mark.usefixtures("redis_is_down")
+    def test_it_fails_where_redis_is_out_of_reach(self, new_quota: NewQuota) -> None:
+        new_quota(10)
+        with pytest.raises(CommandError, match="not everything was written"):
+            run("quota_sync")
+
+    def test_it_fails_where_another_one_runs(self, new_quota: NewQuota, engine: Engine) -> None:
+        other = connection.copy()
+        other.ensure_connection()
+        with (
+            writing_counts(other.connection, engine.ledger.namespace, wait=False),
+            pytest.raises(CommandError, match="not everything"),
+        ):
+            run("quota_sync")
+        other.close()
+
+    def test_it_refuses_a_transaction(self, new_quota: NewQuota) -> None:
+        with transaction.atomic(), pytest.raises(CommandError, match="inside transaction"):
+            run("quota_sync")
+
+
+class TestAudit:
+    def test_nothing_differs(self, new_quota: NewQuota) -> None:
+        new_quota(10)
+        assert run("quota_audit") == "1 subjects, 0 differences\n"
+
+    def test_what_differs_is_repaired_with_exit_status_1(
+        self, wrong: OfferQuota, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        out = StringIO()
+        with pytest.raises(SystemExit) as raised:
+            call_command("quota_audit", stdout=out)
+        assert raised.value.code == 1
+        assert (
+            f"{wrong.subject} quota {wrong.pk}: count (ledger 4, count 9, Redis 4)"
+            in out.getvalue()
+        )
+        assert "repaired" in out.getvalue()
+        assert count_of(wrong) == 4
+        assert "0 differences" in run("quota_audit")
+
+    def test_only_looking_repairs_nothing(self, wrong: OfferQuota) -> None:
+        for _ in range(2):
+            with pytest.raises(SystemExit):
+                run("quota_audit", "--check")
+        assert count_of(wrong) == 9
+
+    def test_as_json(self, wrong: OfferQuota) -> None:
+        out = StringIO()
+        with pytest.raises(SystemExit):
+            call_command("quota_audit", "--json", stdout=out)
+        report = json.loads(out.getvalue())
+        assert report["drifts"] == [
+            {
+                "subject": wrong.subject,
+                "quota_id": wrong.pk,
+                "reason": "count",
+                "ledger": 4,
+                "column": 9,
+                "redis": 4,
+            }
+        ]
+        assert report["repaired"] is True
+
+    @pytest.mark.usefixtures("redis_is_down")
+    def test_half_an_audit_is_no_success(self, new_quota: NewQuota) -> None:
+        new_quota(10)
+        out = StringIO()
+        with pytest.raises(SystemExit):
+            call_command("quota_audit", stdout=out)
+        assert "out of reach" in out.getvalue()
+
+
+class TestRebuild:
+    def test_all_subjects(self, new_quota: NewQuota, use: Use, engine: Engine) -> None:
+        quota = new_quota(10)
+        use(quota, 4)
+        engine.counters.connection.client.flushdb()
+        assert "rebuilt 1 subjects" in run("quota_rebuild")
+        assert engine.counters.usage(quota.subject)[quota.pk].used == 4
+
+    def test_one_subject(self, new_quota: NewQuota, engine: Engine) -> None:
+        quota = new_quota(10)
+        engine.counters.connection.client.flushdb()
+        assert "rebuilt 1 subjects" in run("quota_rebuild", quota.subject)
+        assert engine.counters.usage(quota.subject)[quota.pk].limit == 10
+
+    @pytest.mark.parametrize("subject", ["nonsense", "target:", "target:x"])
+    def test_a_subject_that_is_none(self, quota_db: None, subject: str) -> None:
+        with pytest.raises(CommandError, match="subject"):
+            run("quota_rebuild", subject)
+
+    @pytest.mark.usefixtures("redis_is_down")
+    def test_without_redis_it_fails(self, new_quota: NewQuota) -> None:
+        with pytest.raises(CommandError, match="Redis"):
+            run("quota_rebuild", new_quota(10).subject)
+
+
+def test_adopting_old_counts(new_quota: NewQuota, use: Use) -> None:
+    quota = new_quota(10, used_offers_count=7)
+    assert "adopted 1 quotas" in run("quota_adopt")
+    assert "adopted 0 quotas" in run("quota_adopt")
+    assert use(quota, 9) == 3
+
+
+class TestTasks:
+    def test_sync(self, new_quota: NewQuota, use: Use) -> None:
+        quota = new_quota(10)
+        use(quota, 4)
+        quota_sync()
+        assert count_of(quota) == 4
+
+    def test_compaction(self, new_quota: NewQuota) -> None:
+        from quota_redis.django.models import LedgerEntry
+
+        quota = new_quota(None)
+        LedgerEntry.objects.bulk_create(
+            LedgerEntry(namespace="shargain", quota_id=quota.pk, slots=(slot, slot + 1))
+            for slot in range(1, 502)
+        )
+        quota_compact()
+        assert [entry.slots.upper for entry in LedgerEntry.objects.all()] == [502]
+
+    def test_an_audit_says_loudly_what_was_wrong(
+        self, wrong: OfferQuota, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level(logging.WARNING, "quota_redis"):
+            quota_audit()
+        assert "drift" in caplog.text
+        assert count_of(wrong) == 4
+
+    def test_the_schedule_names_tasks_that_exist(self) -> None:
+        for entry in beat_schedule().values():
+            task = current_app.tasks[entry["task"]]
+            assert task.ignore_result
+            assert entry["schedule"] > timedelta(0)
+        assert len(beat_schedule()) == 3
+
+    def test_the_schedule_can_be_changed(self) -> None:
+        spans = {"sync_every": 1, "compact_every": 2, "audit_every": 3}
+        schedule = beat_schedule(**{k: timedelta(seconds=v) for k, v in spans.items()})
+        assert [entry["schedule"].total_seconds() for entry in schedule.values()] == [1, 2, 3]
