@@ -11,7 +11,7 @@ from tests.interleavings.programs import BatchDone
 from tests.interleavings.world import Seen
 
 
-class Violation(AssertionError):
+class Violation(AssertionError):  # noqa: N818  a name says what happened
     """The code did what it must never do."""
 
 

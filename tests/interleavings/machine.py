@@ -3,7 +3,7 @@
 import sys
 from collections import Counter
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, ClassVar, TypeAlias
 from uuid import UUID
 
@@ -33,7 +33,7 @@ CHANGES = st.one_of(
         st.just("add"),
         LIMITS,
         st.sampled_from([-900, -5, 1, 3, 20]),
-        st.sampled_from([None, 2, 15]),
+        st.sampled_from([None, 2, 15, 40]),
     ),
     st.tuples(st.just("end"), st.sampled_from([0, 0, 1, 20, None])),
     st.tuples(st.just("delete")),
@@ -47,8 +47,10 @@ WORK = st.one_of(
     st.lists(st.integers(0, 15), min_size=1, max_size=4, unique=True), st.integers(1, 4)
 )
 
-Edit: TypeAlias = tuple[str, tuple[object, ...]]
-"""A statement and its values."""
+Change: TypeAlias = tuple[Any, ...]
+INSERT_SQL = """
+INSERT INTO offers_offerquota (target_id, max_offers_per_period, used_offers_count, period_start, period_end)
+VALUES (%s, %s, 0, %s, %s)"""
 
 
 class Totals:
@@ -86,7 +88,7 @@ class Interleavings(RuleBasedStateMachine):
         self.began: dict[UUID, int] = {}
         self.deleted: Counter[int] = Counter()
         self.deleted_offers: set[tuple[str, UUID]] = set()
-        self.copy: bytes | None = None
+        self.copy = b""
         self.expired: set[str] = set()
         self.is_calm = False
         """Whether this run has no faults."""
@@ -98,7 +100,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @initialize(
         limit=LIMITS,
-        lasts=st.sampled_from([None, None, 1003, 1020]),
+        ends_in=st.sampled_from([None, None, 3, 20]),
         is_known=st.booleans(),
         is_calm=st.booleans(),
         crew=st.lists(WORK, min_size=1, max_size=3),
@@ -106,14 +108,13 @@ class Interleavings(RuleBasedStateMachine):
     def define(
         self,
         limit: int | None,
-        lasts: int | None,
+        ends_in: int | None,
         is_known: bool,
         is_calm: bool,
         crew: list[list[int] | int],
     ) -> None:
         self.is_calm = is_calm
-        program = programs.edit(self.world, *self._add(0, limit, -1000, lasts), is_pushed=is_known)
-        self._go(self._start("edit", program), MAX_STEPS_TO_END)
+        self.edit(0, ("add", limit, -1000, ends_in), is_known, MAX_STEPS_TO_END)
         for work in crew:
             self.start_worker(work, posts_late=False, calls=0)
 
@@ -166,30 +167,26 @@ class Interleavings(RuleBasedStateMachine):
 
     @precondition(_has_room)
     @rule(which=INDEX, change=CHANGES, is_pushed=RARELY, calls=CALLS)
-    def edit(self, which: int, change: tuple[Any, ...], is_pushed: bool, calls: int) -> None:
-        kind, *values = change
-        program = getattr(self, f"_{kind}")(self._quota(which), *values)
-        self._go(
-            self._start("edit", programs.edit(self.world, *program, is_pushed=is_pushed)), calls
-        )
+    def edit(self, which: int, change: Change, is_pushed: bool, calls: int) -> None:
+        query, values = self._statement(self._quota(which), change)
+        program = programs.edit(self.world, query, values, is_pushed=is_pushed)
+        self._go(self._start("edit", program), calls)
 
-    def _add(self, _: int, limit: int | None, starts_in: int, lasts: int | None) -> Edit:
-        start = self.world.now + timedelta(seconds=starts_in)
-        end = None if lasts is None else start + timedelta(seconds=lasts)
-        query = """INSERT INTO offers_offerquota (target_id, max_offers_per_period, used_offers_count,
-            period_start, period_end) VALUES (%s, %s, 0, %s, %s)"""
-        return query, (TARGET, limit, start, end)
-
-    def _limit(self, quota: int, limit: int | None) -> Edit:
-        query = "UPDATE offers_offerquota SET max_offers_per_period = %s WHERE id = %s"
-        return query, (limit, quota)
-
-    def _end(self, quota: int, seconds: int | None) -> Edit:
-        end = None if seconds is None else self.world.now + timedelta(seconds=seconds)
-        return "UPDATE offers_offerquota SET period_end = %s WHERE id = %s", (end, quota)
-
-    def _delete(self, quota: int) -> Edit:
+    def _statement(self, quota: int, change: Change) -> tuple[str, tuple[object, ...]]:
+        match change:
+            case ("limit", limit):
+                query = "UPDATE offers_offerquota SET max_offers_per_period = %s WHERE id = %s"
+                return query, (limit, quota)
+            case ("end", seconds):
+                query = "UPDATE offers_offerquota SET period_end = %s WHERE id = %s"
+                return query, (self._in(seconds), quota)
+            case ("add", limit, starts_in, ends_in):
+                values = (TARGET, limit, self._in(starts_in), self._in(ends_in))
+                return INSERT_SQL, values
         return "DELETE FROM offers_offerquota WHERE id = %s", (quota,)
+
+    def _in(self, seconds: int | None) -> datetime | None:
+        return None if seconds is None else self.world.now + timedelta(seconds=seconds)
 
     def _quota(self, which: int) -> int:
         defined = [quota.id for quota in self.history[-1].quotas.values() if quota.is_defined]
@@ -200,7 +197,10 @@ class Interleavings(RuleBasedStateMachine):
     def _standing(self) -> list[Actor]:
         return [actor for actor in self.actors if actor.stopped.is_set()]
 
-    @precondition(_standing)
+    def _is_any_standing(self) -> bool:
+        return bool(self._standing())
+
+    @precondition(_is_any_standing)
     @rule(which=INDEX, calls=CALLS)
     def go(self, which: int, calls: int) -> None:
         self._go(self._pick(which), calls + 1)
@@ -222,9 +222,8 @@ class Interleavings(RuleBasedStateMachine):
         actor = self._pick(which)
         where = actor.at.split()[0]
         if where == "sql" and fault is Fault.REPLY_LOST:
-            self.is_redis_true = (
-                False  # The worker gives its hold back and cannot know that it was used.
-            )
+            # The worker gives its hold back, for it cannot know that it was used.
+            self.is_redis_true = False
         self.totals.faults[f"{where}: {fault.name.lower()}"] += 1
         self._resume(actor, fault)
 
@@ -236,9 +235,7 @@ class Interleavings(RuleBasedStateMachine):
         actor = waiting[which % len(waiting)]
         actor.is_dead = actor.was_hurt = True
         self.totals.faults["waiting: killed"] += 1
-        self.world.observer.execute(
-            "SELECT pg_terminate_backend(%s, 10000)", (actor.connection.info.backend_pid,)
-        )
+        self.world.terminate(actor.connection)
         self._settle()
 
     def _pick(self, which: int) -> Actor:
@@ -250,6 +247,7 @@ class Interleavings(RuleBasedStateMachine):
         touched, is_rebuild = actor.at.split()[0], actor.name.startswith("rebuild")
         actor.resume(fault)
         self._settle(touched, is_loss=is_rebuild)
+        self.totals.waits += not actor.stopped.is_set()
 
     # Posts
 
@@ -277,8 +275,8 @@ class Interleavings(RuleBasedStateMachine):
         world = self.world
         key = world.keys.subject(world.subject)
         if what == "copy":
-            self.copy = world.client.dump(key)
-        if what in ("nothing", "copy") or (what == "restore" and self.copy is None):
+            self.copy = world.client.dump(key) or b""
+        if what in ("nothing", "copy") or (what == "restore" and not self.copy):
             return
         self.totals.faults[f"redis: {what}"] += 1
         if what == "scripts":
@@ -320,7 +318,6 @@ class Interleavings(RuleBasedStateMachine):
     ) -> None:
         """Wait for quiet, look at the server that was touched (or both), and judge what happened meanwhile."""
         self.world.settle(self.actors)
-        self.totals.waits += len(self.actors) - len(self._standing())
         before = self.history[-1]
         now = before if touched == "redis" else self.world.see(before.hash)
         now = now if touched == "sql" else replace(now, hash=self.world.hash())
@@ -348,9 +345,8 @@ class Interleavings(RuleBasedStateMachine):
         kind = actor.name.split()[0]
         self.totals.done["killed" if actor.is_dead else kind] += 1
         if actor.hold_ids & self.expired:
-            self.is_redis_true = (
-                False  # It went on after its lease, and Redis may have given its slots back.
-            )
+            # It went on after its lease, and Redis may have given its slots back.
+            self.is_redis_true = False
         if actor.is_dead:
             return
         if actor.error is not None:
@@ -371,18 +367,20 @@ class Interleavings(RuleBasedStateMachine):
         return self.history[actor.began :]
 
     def _judge_batch(self, actor: Actor, done: BatchDone) -> None:
-        rows = dict(
+        rows: dict[str, UUID] = dict(
             self.world.observer.execute("SELECT url, batch_id FROM offers_offer").fetchall()
         )
+        self.totals.done.update(f"offer {outcome}" for outcome in done.outcomes)
+        self.totals.done["batch on the direct road"] += done.went_direct
         was_full = any(seen.is_full for seen in self._since(actor))
         invariants.check_batch(done, rows, self.deleted_offers, was_full)
         self._judge_labels(done.batch_id)
 
     def _judge_spend(self, actor: Actor, done: SpendDone) -> None:
-        row = self.world.observer.execute(
-            "SELECT count(*) FROM offers_offer WHERE batch_id = %s", (done.batch_id,)
-        ).fetchone()
-        stored = row[0] + sum(batch == done.batch_id for _, batch in self.deleted_offers)
+        rows = self.world.observer.execute(
+            "SELECT 1 FROM offers_offer WHERE batch_id = %s", (done.batch_id,)
+        ).fetchall()
+        stored = len(rows) + sum(batch == done.batch_id for _, batch in self.deleted_offers)
         demand(stored == done.spent.used, f"spent {done.spent.used}, but {stored} rows are there")
         was_full = any(seen.is_full for seen in self._since(actor))
         demand(was_full or not done.spent.denied, "units were denied, and the quota had room")
@@ -449,7 +447,7 @@ class Interleavings(RuleBasedStateMachine):
         for actor in self.actors:
             actor.is_dead = actor.was_hurt = True
             if not actor.stopped.is_set():
-                self.world.sever(actor.connection)
+                self.world.terminate(actor.connection)
             else:
                 actor.resume(Fault.KILLED_BEFORE)
             actor.join()

@@ -1,6 +1,5 @@
 """What actors do: the shipped code, called as its own callers call it."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,10 +30,6 @@ class BatchDone:
     urls: Sequence[str]
     outcomes: Sequence[Outcome]
     went_direct: bool
-
-    @property
-    def counts(self) -> Counter[Outcome]:
-        return Counter(self.outcomes)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """Runs of the machine, chosen by a seed."""
 
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import hypothesis
@@ -14,6 +16,7 @@ from tests.interleavings.machine import Totals, machine_in
 from tests.interleavings.world import World, database_dsn
 
 RULES_PER_RUN = 80
+RUNS_PER_SEED = 50
 
 
 @contextmanager
@@ -41,3 +44,20 @@ def search(world: World, seed: int, runs: int, totals: Totals, *, is_shrunk: boo
     )
     test = get_state_machine_test(machine_in(world, totals), settings=settings)
     hypothesis.seed(seed)(test)()
+
+
+def search_for(world: World, first_seed: int, minutes: float) -> int:
+    """Search with one seed after the other until the time is over. Raises Violation."""
+    totals, began = Totals(), time.monotonic()
+    for seed in count(first_seed):
+        try:
+            search(world, seed, RUNS_PER_SEED, totals)
+        except BaseException:
+            print(f"Again: python -m tests.interleavings --minutes 0 --seed {seed}", flush=True)
+            raise
+        spent = (time.monotonic() - began) / 60
+        print(totals.line(spent, seed), flush=True)
+        if spent >= minutes:
+            break
+    print(totals.table())
+    return 0

@@ -7,7 +7,7 @@ from tests.interleavings.mutants import MUTANTS, Mutant, hunt
 from tests.interleavings.search import open_world, search
 
 SEED = 1
-RUNS = 40
+RUNS = 30
 QUICKLY_FOUND = [m for m in MUTANTS if m.name in ("settle twice", "a taken slot is no error")]
 
 

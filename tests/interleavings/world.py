@@ -52,7 +52,6 @@ ON CONFLICT DO NOTHING
 SEEN_SQL = """
 SELECT coalesce((SELECT max(version) FROM quota_redis_subject), 0),
        (SELECT quota_id FROM offers_offerquota_active_v1(%s)),
-       (SELECT count(*) FROM quota_redis_mark),
        i.id, q.id IS NOT NULL, q.max_offers_per_period, coalesce(q.used_offers_count, 0),
        q.period_start, q.period_end,
        coalesce((SELECT sum(upper(slots) - lower(slots)) FROM quota_redis_ledger
@@ -95,7 +94,6 @@ class Seen:
 
     version: int
     active: int | None
-    marks: int
     quotas: dict[int, SeenQuota]
     hash: Snapshot
 
@@ -142,7 +140,7 @@ class World:
             try:
                 yield self
             finally:
-                scripts.load, exact.BUSY_PAUSE = load, pause  # type: ignore[assignment]
+                scripts.load, exact.BUSY_PAUSE = load, pause
                 for connection in self._idle:
                     connection.close()
                 self._idle.clear()
@@ -228,13 +226,16 @@ class World:
     def sever(self, connection: GatedPostgres) -> None:
         """End a connection's backend; its transaction is rolled back when this returns."""
         if not connection.closed:
-            self.observer.execute(
-                "SELECT pg_terminate_backend(%s, 10000)", (connection.info.backend_pid,)
-            )
+            self.terminate(connection)
             connection.close()
 
+    def terminate(self, connection: GatedPostgres) -> None:
+        """End the backend alone; whoever is in a call on the connection finds out."""
+        pid = connection.info.backend_pid
+        self.observer.execute("SELECT pg_terminate_backend(%s, 10000)", (pid,))
+
     def settle(self, actors: Sequence[Actor]) -> None:
-        """Wait until every actor stands before its next call, has ended, or waits for a lock of one that stands."""
+        """Wait until every actor stands before a call, has ended, or waits for a lock of one that stands."""
         give_up = time.monotonic() + PATIENCE
         while True:
             moving = [a for a in actors if not a.stopped.wait(0.002)]
@@ -246,7 +247,7 @@ class World:
 
     def _wait_for_others(self, moving: Sequence[Actor], actors: Sequence[Actor]) -> bool:
         standing = {_pid(a) for a in actors if a not in moving}
-        blockers = dict(
+        blockers: dict[int, list[int]] = dict(
             self.observer.execute(
                 "SELECT pid, pg_blocking_pids(pid) FROM unnest(%s::int[]) AS pid",
                 ([_pid(a) for a in moving],),
@@ -261,12 +262,12 @@ class World:
 
     def see(self, in_redis: Snapshot) -> Seen:
         rows = self.observer.execute(SEEN_SQL, (TARGET,)).fetchall()
-        quotas = {
-            row[3]: SeenQuota(*row[3:10], ranges.parse_multirange(row[10]), row[11])
-            for row in rows
-            if row[3] is not None
-        }
-        return Seen(*rows[0][:3], quotas, in_redis)
+        quotas = {}
+        for _, _, *values, taken, offers in rows:
+            if values[0] is not None:
+                quotas[values[0]] = SeenQuota(*[*values, ranges.parse_multirange(taken), offers])
+        version, active, *_ = rows[0]
+        return Seen(version, active, quotas, in_redis)
 
     def hash(self) -> Snapshot:
         fields = self.client.hgetall(self.keys.subject(self.subject))

@@ -99,7 +99,8 @@ BEGIN
 END $$;
 
 -- Makes the void rows say the limit: the highest free slots are void until free = greatest(0, limit - used).
--- An edit meets a transaction under way in the constraint: it waits, then looks again. Returns the units used.
+-- An edit meets a transaction under way in the constraint: it waits, then looks again. Void rows go only where a
+-- limit rises: while an edit that lowers one waits, nobody is to wait for it in turn. Returns the units used.
 CREATE OR REPLACE FUNCTION quota_redis_apply_limit_v1(p_namespace text, p_quota bigint, p_limit bigint)
 RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
@@ -111,9 +112,13 @@ BEGIN
             USING ERRCODE = 'QS003', HINT = 'Use READ COMMITTED.';
     END IF;
     FOR v_attempt IN 1..100 LOOP
-        DELETE FROM quota_redis_ledger WHERE namespace = p_namespace AND quota_id = p_quota AND void;
         SELECT coalesce(sum(upper(slots) - lower(slots)), 0) INTO v_used
-        FROM quota_redis_ledger WHERE namespace = p_namespace AND quota_id = p_quota;
+        FROM quota_redis_ledger WHERE namespace = p_namespace AND quota_id = p_quota AND NOT void;
+        SELECT coalesce(sum(coalesce(upper(gap), 9223372036854775807) - lower(gap)), 0) INTO v_room
+        FROM unnest(quota_redis_gaps_v1(p_namespace, p_quota)) AS gap;
+        IF p_limit IS NULL OR v_room < greatest(0, p_limit - v_used) THEN
+            DELETE FROM quota_redis_ledger WHERE namespace = p_namespace AND quota_id = p_quota AND void;
+        END IF;
         IF p_limit IS NULL THEN
             RETURN v_used;
         END IF;

@@ -7,13 +7,13 @@ from typing import cast
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
-from django.db import DatabaseError, close_old_connections, connection
+from django.db import InterfaceError, OperationalError, close_old_connections, connection
 from django.db.models import QuerySet
 from django.utils import timezone
 
 from shargain.demo.chaos import witness
 from shargain.offers.models import OfferQuota, ScrapingTarget
-from shargain.offers.services.errors import InvalidQuota, QuotaInUse, ServiceError
+from shargain.offers.services.errors import QuotaInUse, ServiceUnavailable
 from shargain.offers.services.quota import QuotaService
 
 SMALL, SWITCHING, OVERLAPPING = 40, 10, 6
@@ -73,8 +73,8 @@ class Customers:
             "limit lowered below used": (4, self._lower_below_used),
             "limit lowered and raised": (2, self._lower_and_raise),
             "limit taken away and given back": (1, self._free_and_bind),
-            "limit edited by ORM update": (2, self._update),
-            "limit edited by raw SQL": (2, self._raw),
+            "limit edited by ORM update": (3, self._update),
+            "limit edited by raw SQL": (3, self._raw),
             "quota overlapped": (3, self._overlap),
             "quota closed": (2, self._close),
             "unused quota deleted": (1, self._add_and_delete),
@@ -89,11 +89,9 @@ class Customers:
         try:
             self._arm()
             self._edits[name][1]()
-        except (ServiceError, DatabaseError) as error:
-            if isinstance(error, InvalidQuota):
-                raise
+        except (ServiceUnavailable, OperationalError, InterfaceError):
             connection.close()
-            return "edit refused by an outage"
+            return "edit prevented by an outage"
         return name
 
     def _arm(self) -> None:

@@ -17,7 +17,7 @@ def as_text(report: Mapping[str, Any], indent: str = "") -> str:
     """The report for a terminal; ends with the verdict."""
     lines = list(_lines(report, indent))
     if not indent:
-        wrong = len(report["violations"])
+        wrong = report.get("violations_in_all", len(report["violations"]))
         lines.append(f"VERDICT {f'{wrong} violations' if wrong else 'exact'}")
     return "\n".join(lines)
 

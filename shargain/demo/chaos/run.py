@@ -7,13 +7,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from django.core.management import call_command
-from django.db import connections
+from django.db import connection, connections
 
 from shargain.api.models import ScraperToken
 from shargain.demo import figures
@@ -51,6 +52,7 @@ class Counts:
     not_possible: Counter[str] = field(default_factory=Counter)
     edits: Counter[str] = field(default_factory=Counter)
     losses: list[int] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
 
 
 class Chaos:
@@ -174,7 +176,11 @@ class Chaos:
 
     def _edit(self, customers: Customers) -> None:
         while not self._over.wait(EDIT_SECONDS):
-            self._counts.edits[customers.edit()] += 1
+            try:
+                self._counts.edits[customers.edit()] += 1
+            except Exception as error:  # noqa: BLE001  whatever it is, it is to be told at the end
+                self._counts.wrong.append(f"EDIT: it failed with {type(error).__name__}: {error}")
+                connection.close()
 
     def _settle_down(self, world: World) -> None:
         """Heal everything, end what makes work, and let the workers finish what there is."""
@@ -206,37 +212,40 @@ class Chaos:
         self._say("Asking again about what nobody has an answer to ...")
         asked_again = self._ask_again()
         self._say("Judging ...")
-        answers, rows = journal.read(self._journals), witness.rows()
-        failed = {str(each) for each in FailedBatch.objects.values_list("batch_id", flat=True)}
-        verdict = judge(Evidence(answers, rows, witness.edits(), failed, self._counts.losses))
-        before = _all_offers(figures.take(figures.LimitWatch()), rows)
-        violations = [str(each) for each in verdict.violations]
+        evidence = self._evidence()
+        verdict = judge(evidence)
+        before = _all_offers(figures.take(figures.LimitWatch()), evidence.rows)
+        violations = self._counts.wrong + [str(each) for each in verdict.violations]
         violations += [str(each) for each in judge_figures(before)]
-        violations += [
-            f"{code}: {gap}" for code, gap in self._quotas.audit(repair=False).problems.items()
-        ]
+        gaps = self._quotas.audit(repair=False).problems
+        violations += [f"{code}: {gap}" for code, gap in gaps.items()]
         drifts = self._repair()
         violations += [str(each) for each in judge_counts(figures.take(figures.LimitWatch()))]
-        stops = Counter(f"client {stop}" for stop in answers.stops)
         return {
             "seconds": round(elapsed),
             "seed": self._seed,
-            "faults": _sorted(self._counts.faults + stops),
-            "faults_in_all": sum(self._counts.faults.values()) + sum(stops.values()),
-            "not_possible": _sorted(self._counts.not_possible),
-            "edits": _sorted(self._counts.edits),
-            "batches": len({attempt.batch_id for attempt in answers.attempts}),
-            "answers": _sorted(count_outcomes(answers.attempts)),
-            "outcomes": _outcomes(answers.attempts),
-            "offers_created": len(rows),
-            "offers_deleted": sum(row.deleted_at is not None for row in rows),
+            **self._done(evidence),
+            **_seen(evidence),
             "quotas": len(before.accounts),
             "asked_again_at_the_end": asked_again,
-            "failed_batches_kept": len(failed),
             "lost_between_pop_and_note": verdict.in_gap,
             "drifts_before_the_repair": _sorted(drifts),
             "violations": violations[:MOST_SHOWN],
             "violations_in_all": len(violations),
+        }
+
+    def _evidence(self) -> Evidence:
+        answers = journal.read(self._journals)
+        return Evidence(answers, witness.rows(), witness.edits(), _kept(), self._counts.losses)
+
+    def _done(self, evidence: Evidence) -> dict[str, Any]:
+        """Faults and edits by kind; those that clients did to themselves among them."""
+        faults = self._counts.faults + Counter(f"client {s}" for s in evidence.answers.stops)
+        return {
+            "faults_in_all": sum(faults.values()),
+            "faults": _sorted(faults),
+            "not_possible": _sorted(self._counts.not_possible),
+            "edits": _sorted(self._counts.edits),
         }
 
     def _ask_again(self) -> int:
@@ -244,13 +253,15 @@ class Chaos:
         answers = journal.read(self._journals)
         done = {a.batch_id for a in answers.attempts if a.outcomes is not None}
         undecided = {a.batch_id: a for a in answers.attempts if a.batch_id not in done}
-        kept = {str(each) for each in FailedBatch.objects.values_list("batch_id", flat=True)}
+        kept = _kept()
         with Journal(self._journals, FINAL) as ours:
             create = ours.posted(FINAL, create_offers)
             for batch_id, attempt in undecided.items():
                 if batch_id not in kept:
                     offers = [NewOffer(url=url, title="asked again") for url in attempt.urls]
-                    create(attempt.target_id, offers, batch_id=UUID(batch_id))
+                    # What it meets is in the journal, and is judged there.
+                    with suppress(Exception):
+                        create(attempt.target_id, offers, batch_id=UUID(batch_id))
         return len(undecided)
 
     def _repair(self) -> Counter[str]:
@@ -280,9 +291,22 @@ def _all_offers(before: Figures, rows: Sequence[Row]) -> Figures:
     )
 
 
-def _outcomes(attempts: Sequence[journal.Attempt]) -> dict[str, int]:
+def _kept() -> set[str]:
+    return {str(each) for each in FailedBatch.objects.values_list("batch_id", flat=True)}
+
+
+def _seen(evidence: Evidence) -> dict[str, Any]:
+    """What clients were answered, and what came of it."""
+    attempts = evidence.answers.attempts
     letters = Counter("".join(attempt.outcomes or "" for attempt in attempts))
-    return {name: letters[letter] for name, letter in journal.LETTERS.items()}
+    return {
+        "batches": len({attempt.batch_id for attempt in attempts}),
+        "answers": _sorted(count_outcomes(attempts)),
+        "outcomes": {name: letters[letter] for name, letter in journal.LETTERS.items()},
+        "offers_created": len(evidence.rows),
+        "offers_deleted": sum(row.deleted_at is not None for row in evidence.rows),
+        "failed_batches_kept": len(evidence.failed),
+    }
 
 
 def _sorted(counts: Counter[str]) -> dict[str, int]:

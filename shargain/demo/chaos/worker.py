@@ -15,7 +15,7 @@ __all__ = ["app"]
 
 # The audit keeps its ordinary pace: what it repairs, nobody would get to see.
 app.conf.beat_schedule = beat_schedule(
-    sync_every=timedelta(seconds=1), compact_every=timedelta(seconds=20)
+    sync_every=timedelta(seconds=2), compact_every=timedelta(seconds=20)
 )
 
 
