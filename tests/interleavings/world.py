@@ -121,7 +121,8 @@ class World:
     def __post_init__(self) -> None:
         self.table: QuotaTable = OfferQuota.quota.table(OfferQuota)
         self.subject = f"{self.table.prefix}{TARGET}"
-        self.keys = Keys(self.table.namespace)
+        # One shard, for sync asks each of them and there is one subject.
+        self.keys = Keys(self.table.namespace, shards=1)
         self.client = redis.Redis.from_url(self.redis_url, socket_timeout=PATIENCE)
 
     @property
@@ -201,6 +202,7 @@ class World:
             lease=LEASE,
             boundary_skew=exact.BOUNDARY_SKEW,
         )
+        counters.keys = self.keys
         counters.connection = GatedRedis(self.client, actor, self)
         actor.counters = counters
         if not self._idle:
