@@ -405,7 +405,8 @@ class Interleavings(RuleBasedStateMachine):
             self._abandon()
 
     def _come_to_rest(self) -> None:
-        """Let everybody finish, then sync and audit: the accounts must agree."""
+        """Let everybody finish beside a sync; then sync and audit, and the accounts must agree."""
+        self._start("sync", programs.upkeep(self.world, "sync"))
         self._finish_all()
         while self.world.posts:
             self.post_travels(0, is_lost=False)
