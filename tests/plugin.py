@@ -7,10 +7,14 @@ number of its own. DATABASE_URL, REDIS_URL and CELERY_BROKER_URL in the environm
 import atexit
 import os
 import shutil
+import stat
 import tempfile
-from contextlib import ExitStack
+import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
+PREFIX = "shargain-test-"
+SWEEP_AFTER_SECONDS = 600
 # Speed for data that nobody keeps.
 POSTGRES_SETTINGS = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 
@@ -20,7 +24,8 @@ def _start() -> None:
         return
     from shargain.demo.servers import Postgres, Valkey
 
-    folder = Path(tempfile.mkdtemp(prefix="shargain-test-"))
+    _sweep()
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     folder.chmod(0o711)
     stack = ExitStack()
     atexit.register(stack.close)
@@ -31,6 +36,22 @@ def _start() -> None:
     os.environ["DATABASE_URL"] = postgres.url
     os.environ["REDIS_URL"] = quotas.url
     os.environ["CELERY_BROKER_URL"] = broker.url
+
+
+def _sweep() -> None:
+    """Remove what runs left that were killed: old folders of ours whose servers are gone."""
+    from shargain.demo.folders import ServerError, locked
+
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError, ServerError):
+            seen = folder.lstat()
+            is_old = time.time() - seen.st_mtime > SWEEP_AFTER_SECONDS
+            if not is_old or seen.st_uid != os.getuid() or not stat.S_ISDIR(seen.st_mode):
+                continue
+            with ExitStack() as locks:
+                for server in folder.iterdir():
+                    locks.enter_context(locked(server))
+                shutil.rmtree(folder)
 
 
 def _take_own_redis_database(worker: str) -> None:
