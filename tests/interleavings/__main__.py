@@ -6,6 +6,7 @@ A failure prints the rules that lead to it, and the command that finds it again.
 import argparse
 import logging
 import os
+from pathlib import Path
 
 import django
 
@@ -22,10 +23,12 @@ def main() -> int:
     from django.core.management import call_command
 
     from tests.interleavings.mutants import hunt_all
-    from tests.interleavings.search import open_world, search_for
+    from tests.interleavings.search import open_world, replay, search_for
 
     call_command("migrate", verbosity=0)
     with open_world() as world:
+        if options.replay is not None:
+            return replay(world, options.replay.read_text())
         if options.mutants is not None:
             return hunt_all(world, options.mutants, options.seed, options.minutes)
         return search_for(world, options.seed, options.minutes)
@@ -41,6 +44,12 @@ def _options() -> argparse.Namespace:
         nargs="?",
         const="",
         help="break the code in each way whose name has NAME, and search so long for each of them",
+    )
+    parser.add_argument(
+        "--replay",
+        metavar="FILE",
+        type=Path,
+        help="make the run of a failure, from the lines `state.rule(...)` that it printed",
     )
     return parser.parse_args()
 

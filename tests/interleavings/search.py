@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, Phase
 from hypothesis.stateful import get_state_machine_test
 
 from shargain.demo.servers import Valkey
+from tests.interleavings.gate import Fault
 from tests.interleavings.machine import Totals, machine_in
 from tests.interleavings.world import World, database_dsn
 
@@ -60,4 +61,18 @@ def search_for(world: World, first_seed: int, minutes: float) -> int:
         if spent >= minutes:
             break
     print(totals.table())
+    return 0
+
+
+def replay(world: World, text: str) -> int:
+    """Make the run that a failure printed (its lines `state.rule(...)`), and print every step of it."""
+    state = machine_in(world, Totals(print))()
+    rules = [line.strip() for line in text.splitlines() if line.strip().startswith("state.")]
+    try:
+        for line in rules:
+            if line != "state.teardown()":
+                print(line)
+                exec(line, {"state": state, "Fault": Fault})
+    finally:
+        state.teardown()
     return 0

@@ -97,6 +97,11 @@ class Seen:
     quotas: dict[int, SeenQuota]
     hash: Snapshot
 
+    def __str__(self) -> str:
+        quotas = [f"{q.id}: {q.used} of {q.limit}, column {q.column}" for q in self.quotas.values()]
+        known = {quota: state.raw for quota, state in self.hash.quotas.items()}
+        return f"version {self.version}, {self.active} rules, {quotas}; Redis {self.hash.version} {known}"
+
     @property
     def is_full(self) -> bool:
         """Whether a discard would be right: a quota rules and has no room."""
