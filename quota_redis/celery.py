@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from celery import shared_task
 
-from quota_redis.postgres import audit, compact, sync
-
 if TYPE_CHECKING:
     from quota_redis.django.engine import Engine
 
@@ -29,7 +27,7 @@ def _engines() -> "Iterator[Engine]":
 def quota_sync() -> None:
     """Absorb what was marked and what has expired, then write the counts of changed subjects."""
     for engine in _engines():
-        report = sync(engine.counters, engine.ledger, engine.connection())
+        report = engine.sync()
         if report.subjects or report.absorbed or not report.is_complete:
             logger.info("sync of %s: %s", engine.ledger.table.table, report)
 
@@ -38,7 +36,7 @@ def quota_sync() -> None:
 def quota_compact() -> None:
     """Merge the ledger rows of quotas that have many."""
     for engine in _engines():
-        gone = compact(engine.ledger, engine.connection())
+        gone = engine.compact()
         logger.info("compaction of %s: %d rows went", engine.ledger.table.table, gone)
 
 
@@ -46,7 +44,7 @@ def quota_compact() -> None:
 def quota_audit() -> None:
     """Compare Redis, counts and ledger; repair towards the ledger, and say loudly what was wrong."""
     for engine in _engines():
-        report = audit(engine.counters, engine.ledger, engine.connection())
+        report = engine.audit()
         for drift in report.drifts:
             logger.warning("drift: %s", drift)
         for code, sentence in report.problems.items():

@@ -1,6 +1,6 @@
 """The parts of quota_redis, put together for a definition model and the project's settings."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -13,9 +13,20 @@ from django_redis import get_redis_connection
 
 from quota_redis.counters import Counters
 from quota_redis.django.conf import quota_settings
+from quota_redis.django.events import audit_ended, counts_written, sync_ended
 from quota_redis.django.models import QuotaDefinition
 from quota_redis.errors import InsideTransaction, Unavailable
-from quota_redis.postgres import ExactQuota, Ledger, Spent
+from quota_redis.postgres import (
+    AuditReport,
+    ExactQuota,
+    Ledger,
+    Spent,
+    SyncReport,
+    audit,
+    compact,
+    rebuild,
+    sync,
+)
 from quota_redis.postgres.ledger import PgConnection
 
 
@@ -23,6 +34,7 @@ from quota_redis.postgres.ledger import PgConnection
 class Engine:
     """Counters, ledger and the exact quota over both, for one model."""
 
+    model: type[QuotaDefinition]
     counters: Counters
     ledger: Ledger
     exact: ExactQuota
@@ -32,6 +44,39 @@ class Engine:
         """ExactQuota.spend in Django's own transactions, so that `work` may use models as it likes."""
         atomic = partial(transaction.atomic, using=self.database)
         return self.exact.spend(self.connection(), subject, amount, work, transaction=atomic)
+
+    def sync(self) -> SyncReport:
+        """Write the counts of every subject that changed, and tell who listens to quota_redis.django.events."""
+
+        def tell_counts(counts: Mapping[int, int]) -> None:
+            if counts:
+                counts_written.send_robust(self.model, counts=counts)
+
+        report = sync(self.counters, self.ledger, self.connection(), on_counts=tell_counts)
+        sync_ended.send_robust(self.model, report=report)
+        return report
+
+    def audit(
+        self, *, repair: bool = True, progress: Callable[[int], None] | None = None
+    ) -> AuditReport:
+        """Compare Redis, counts and ledger, repair towards the ledger, and tell who listens."""
+        connection = self.connection()
+        report = audit(self.counters, self.ledger, connection, repair=repair, progress=progress)
+        audit_ended.send_robust(self.model, report=report)
+        return report
+
+    def rebuild(
+        self,
+        subjects: Sequence[str] | None = None,
+        *,
+        progress: Callable[[int], None] | None = None,
+    ) -> int:
+        """Load Redis anew from the ledger, these subjects or all; returns how many."""
+        return rebuild(self.counters, self.ledger, self.connection(), subjects, progress=progress)
+
+    def compact(self) -> int:
+        """Merge ledger rows; returns how many went."""
+        return compact(self.ledger, self.connection())
 
     def connection(self) -> PgConnection:
         """The psycopg connection that Django uses in this thread, outside any transaction.
@@ -77,7 +122,7 @@ def engine_for(model: type[QuotaDefinition]) -> Engine:
     options = quota_settings()
     ledger = Ledger(model.quota.table(model))
     exact = ExactQuota(counters(), ledger, refuse_without_redis=options.refuse_without_redis)
-    return Engine(counters(), ledger, exact, options.database)
+    return Engine(model, counters(), ledger, exact, options.database)
 
 
 def engines() -> Iterator[Engine]:

@@ -2,9 +2,10 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeAlias
 
 from quota_redis.connection import text
 from quota_redis.counters import Counters
@@ -16,6 +17,9 @@ from quota_redis.types import Snapshot
 logger = logging.getLogger(__name__)
 
 BATCH = 200
+
+OnCounts: TypeAlias = Callable[[Mapping[int, int]], None]
+"""Called with used units by quota id, after the transaction that wrote them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +33,13 @@ class SyncReport:
     was_running: bool = False
 
 
-def sync(counters: Counters, ledger: Ledger, connection: PgConnection) -> SyncReport:
+def sync(
+    counters: Counters,
+    ledger: Ledger,
+    connection: PgConnection,
+    *,
+    on_counts: OnCounts | None = None,
+) -> SyncReport:
     """Write the counts of every subject that changed; one run at a time, safe to start twice.
 
     Marks that PostgreSQL keeps (edits, the direct road) are absorbed first. Where Redis does not answer, their
@@ -39,7 +49,7 @@ def sync(counters: Counters, ledger: Ledger, connection: PgConnection) -> SyncRe
     with translated(), writing_counts(connection, ledger.namespace, wait=False) as is_ours:
         if not is_ours:
             return SyncReport(0, 0, 0, is_complete=False, was_running=True)
-        return _sync(counters, ledger, connection)
+        return _sync(counters, ledger, connection, on_counts or _ignore)
 
 
 @contextlib.contextmanager
@@ -62,16 +72,23 @@ def writing_counts(connection: PgConnection, namespace: str, *, wait: bool) -> I
             connection.commit()
 
 
-def _sync(counters: Counters, ledger: Ledger, connection: PgConnection) -> SyncReport:
-    absorbed, is_complete = _absorb_marked(counters, ledger, connection)
+def _ignore(_counts: Mapping[int, int]) -> None:
+    """Nobody wants to hear of the counts."""
+
+
+def _sync(
+    counters: Counters, ledger: Ledger, connection: PgConnection, on_counts: OnCounts
+) -> SyncReport:
+    absorbed, is_complete = _absorb_marked(counters, ledger, connection, on_counts)
     subjects = counts = 0
     try:
         for shard in range(counters.keys.shards):
             for names in _changed(counters, ledger, shard):
                 reclaimed, written = _sync_batch(counters, ledger, connection, names)
+                on_counts(written)
                 absorbed += reclaimed
                 subjects += len(names)
-                counts += written
+                counts += len(written)
     except Unavailable as error:
         logger.warning("sync leaves the rest to the next run: %s", error)
         is_complete = False
@@ -79,14 +96,14 @@ def _sync(counters: Counters, ledger: Ledger, connection: PgConnection) -> SyncR
 
 
 def _absorb_marked(
-    counters: Counters, ledger: Ledger, connection: PgConnection
+    counters: Counters, ledger: Ledger, connection: PgConnection, on_counts: OnCounts
 ) -> tuple[int, bool]:
     """Absorb what PostgreSQL marked. A mark goes only after what it stands for has reached Redis."""
     absorbed, after = 0, 0
     while marks := _marks(connection, ledger.namespace, after):
         after = marks[-1][0]
         subjects = sorted({subject for _, subject in marks})
-        _count_from_ledger(ledger, connection, subjects)
+        on_counts(_count_from_ledger(ledger, connection, subjects))
         try:
             done = absorb_each(counters, ledger, connection, subjects)
         except Unavailable as error:
@@ -109,12 +126,14 @@ def _marks(connection: PgConnection, namespace: str, after: int) -> list[tuple[i
         ).fetchall()
 
 
-def _count_from_ledger(ledger: Ledger, connection: PgConnection, subjects: Sequence[str]) -> None:
+def _count_from_ledger(
+    ledger: Ledger, connection: PgConnection, subjects: Sequence[str]
+) -> dict[int, int]:
     with connection.transaction():
         known = ledger.read(connection, subjects)
-        write_counts(
-            ledger, connection, {quota.id: quota.used for now in known for quota in now.quotas}
-        )
+        wanted = {quota.id: quota.used for now in known for quota in now.quotas}
+        written = write_counts(ledger, connection, wanted)
+    return {quota: wanted[quota] for quota in written}
 
 
 def _changed(counters: Counters, ledger: Ledger, shard: int) -> Iterator[list[str]]:
@@ -127,8 +146,8 @@ def _changed(counters: Counters, ledger: Ledger, shard: int) -> Iterator[list[st
 
 def _sync_batch(
     counters: Counters, ledger: Ledger, connection: PgConnection, names: Sequence[str]
-) -> tuple[int, int]:
-    """Write the counts of these subjects; returns how many had to be absorbed first, and counts written."""
+) -> tuple[int, dict[int, int]]:
+    """Write the counts of these subjects; returns how many had to be absorbed first, and what was written."""
     snapshots = counters.snapshots(names)
     stale = [s.subject for s in snapshots if s.document is None or s.expired]
     if stale:
@@ -143,7 +162,7 @@ def _sync_batch(
         written = write_counts(ledger, connection, wanted)
         missing = _gone(ledger, connection, wanted.keys() - written)
     _unmark(counters, [s for s in snapshots if s.quotas.keys() <= written | missing])
-    return len(stale), len(written)
+    return len(stale), {quota: wanted[quota] for quota in written}
 
 
 def _gone(ledger: Ledger, connection: PgConnection, quotas: set[int]) -> set[int]:

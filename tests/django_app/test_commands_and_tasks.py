@@ -2,18 +2,22 @@
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from io import StringIO
+from typing import Any
 
 import pytest
 from celery import current_app
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import connection, transaction
+from django.dispatch import Signal
 
 from quota_redis.celery import beat_schedule, quota_audit, quota_compact, quota_sync
 from quota_redis.django.engine import Engine
+from quota_redis.django.events import audit_ended, counts_written, sync_ended
 from quota_redis.postgres.sync import writing_counts
 from shargain.offers.models import OfferQuota
 
@@ -22,9 +26,24 @@ Use = Callable[[OfferQuota, int], int]
 
 
 def run(name: str, *arguments: str) -> str:
+    """What it prints; progress goes to stderr."""
     out = StringIO()
-    call_command(name, *arguments, stdout=out, stderr=out)
+    call_command(name, *arguments, stdout=out, stderr=StringIO())
     return out.getvalue()
+
+
+@contextmanager
+def listening(signal: Signal) -> Iterator[list[dict[str, Any]]]:
+    heard: list[dict[str, Any]] = []
+
+    def hear(signal: Signal, **values: Any) -> None:
+        heard.append(values)
+
+    signal.connect(hear)
+    try:
+        yield heard
+    finally:
+        signal.disconnect(hear)
 
 
 def count_of(quota: OfferQuota) -> int:
@@ -68,6 +87,50 @@ class TestSync:
     def test_it_refuses_a_transaction(self, new_quota: NewQuota) -> None:
         with transaction.atomic(), pytest.raises(CommandError, match="inside transaction"):
             run("quota_sync")
+
+
+class TestEvents:
+    """What upkeep tells those who listen."""
+
+    def test_a_sync_tells_the_counts_that_it_wrote(self, new_quota: NewQuota, use: Use) -> None:
+        quota = new_quota(10)
+        use(quota, 4)
+        with listening(counts_written) as told:
+            run("quota_sync")
+        assert told == [{"sender": OfferQuota, "counts": {quota.pk: 4}}]
+
+    @pytest.mark.usefixtures("redis_is_down")
+    def test_without_redis_it_tells_those_of_the_ledger(
+        self, new_quota: NewQuota, use: Use
+    ) -> None:
+        quota = new_quota(10)
+        use(quota, 4)
+        with listening(counts_written) as told, pytest.raises(CommandError):
+            run("quota_sync")
+        assert told == [{"sender": OfferQuota, "counts": {quota.pk: 4}}]
+
+    def test_an_audit_tells_what_it_found(self, wrong: OfferQuota) -> None:
+        with listening(audit_ended) as told:
+            quota_audit()
+        [heard] = told
+        assert [drift.reason for drift in heard["report"].drifts] == ["count"]
+
+    def test_a_listener_that_fails_holds_nothing_up(
+        self, wrong: OfferQuota, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def fail(**_: object) -> None:
+            raise RuntimeError("listener")
+
+        for signal in (counts_written, sync_ended, audit_ended):
+            signal.connect(fail)
+        try:
+            quota_sync()
+            quota_audit()
+        finally:
+            for signal in (counts_written, sync_ended, audit_ended):
+                signal.disconnect(fail)
+        assert count_of(wrong) == 4
+        assert "listener" in caplog.text
 
 
 class TestAudit:

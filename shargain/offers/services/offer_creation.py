@@ -28,6 +28,9 @@ MAX_SHOWN = 100
 offers_created = Signal()
 """Sent once a batch is decided: target_id, batch_id and the created NewOffers. A batch that is delivered
 again sends it again for what it made, so that nothing that follows a creation is lost."""
+batch_decided = Signal()
+"""Sent once a batch is decided, for statistics: target_id and its BatchResult. A receiver that fails is
+logged and holds nothing up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,7 @@ def create_offers(target_id: int, offers: Sequence[NewOffer], *, batch_id: UUID)
     ]
     if made:
         offers_created.send(sender=None, target_id=target_id, batch_id=batch_id, offers=made)
+    batch_decided.send_robust(sender=None, target_id=target_id, result=result)
     return result
 
 

@@ -23,7 +23,7 @@ from quota_redis import InsideTransaction as QuotaInsideTransaction
 from quota_redis import QuotaInUse as LedgerQuotaInUse
 from quota_redis.django.checks import refuse_to_start
 from quota_redis.django.engine import Engine, engine_for
-from quota_redis.postgres import AuditReport, SyncReport, absorb, audit, compact, rebuild, sync
+from quota_redis.postgres import AuditReport, SyncReport, absorb
 from quota_redis.postgres.ledger import translated
 from quota_redis.ranges import render_multirange
 from quota_redis.types import Snapshot
@@ -221,14 +221,12 @@ class QuotaService:
     def sync(self) -> SyncReport:
         """Write the used counts of quotas that changed."""
         with _outages():
-            engine = _engine()
-            return sync(engine.counters, engine.ledger, engine.connection())
+            return _engine().sync()
 
     def audit(self, *, repair: bool = True) -> AuditReport:
         """Compare Redis, counts and ledger, and repair towards the ledger."""
         with _outages():
-            engine = _engine()
-            return audit(engine.counters, engine.ledger, engine.connection(), repair=repair)
+            return _engine().audit(repair=repair)
 
     def absorb(self, target: Target) -> None:
         """Bring what Redis has of a target in line with the ledger."""
@@ -240,14 +238,12 @@ class QuotaService:
         """Load Redis anew from the ledger, one target or all; returns how many."""
         subjects = None if target is None else [_subject(_id(target))]
         with _outages():
-            engine = _engine()
-            return rebuild(engine.counters, engine.ledger, engine.connection(), subjects)
+            return _engine().rebuild(subjects)
 
     def compact(self) -> int:
         """Merge ledger rows; returns how many went."""
         with _outages():
-            engine = _engine()
-            return compact(engine.ledger, engine.connection())
+            return _engine().compact()
 
     def flush(self) -> None:
         """Wait until Redis has taken everything that was sent to it unanswered."""

@@ -7,7 +7,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from quota_redis.django.engine import engines
 from quota_redis.errors import QuotaError
-from quota_redis.postgres import AuditReport, audit
+from quota_redis.postgres import AuditReport
 
 
 class Command(BaseCommand):
@@ -23,8 +23,11 @@ class Command(BaseCommand):
     def handle(self, **options: Any) -> None:
         try:
             reports = [
-                audit(e.counters, e.ledger, e.connection(), repair=not options["check"])
-                for e in engines()
+                engine.audit(
+                    repair=not options["check"],
+                    progress=lambda n: self.stderr.write(f"{n} subjects"),
+                )
+                for engine in engines()
             ]
         except QuotaError as error:
             raise CommandError(str(error)) from error

@@ -5,7 +5,6 @@ from django.core.management.base import BaseCommand, CommandError
 
 from quota_redis.django.engine import engines
 from quota_redis.errors import QuotaError
-from quota_redis.postgres import rebuild
 
 
 class Command(BaseCommand):
@@ -18,12 +17,8 @@ class Command(BaseCommand):
         subjects = options["subjects"] or None
         try:
             for engine in engines():
-                done = rebuild(
-                    engine.counters,
-                    engine.ledger,
-                    engine.connection(),
-                    subjects,
-                    progress=lambda n: self.stderr.write(f"{n} subjects"),
+                done = engine.rebuild(
+                    subjects, progress=lambda n: self.stderr.write(f"{n} subjects")
                 )
                 self.stdout.write(f"rebuilt {done} subjects of {engine.ledger.table.table}")
         except QuotaError as error:

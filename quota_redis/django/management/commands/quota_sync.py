@@ -4,7 +4,6 @@ from django.core.management.base import BaseCommand, CommandError
 
 from quota_redis.django.engine import engines
 from quota_redis.errors import QuotaError
-from quota_redis.postgres import sync
 
 
 class Command(BaseCommand):
@@ -14,7 +13,7 @@ class Command(BaseCommand):
         is_complete = True
         try:
             for engine in engines():
-                report = sync(engine.counters, engine.ledger, engine.connection())
+                report = engine.sync()
                 is_complete = is_complete and report.is_complete
                 self.stdout.write(
                     f"{engine.ledger.table.table}: {report.counts} counts of {report.subjects} subjects, "
