@@ -97,7 +97,7 @@ class TestEvents:
         use(quota, 4)
         with listening(counts_written) as told:
             run("quota_sync")
-        assert told == [{"sender": OfferQuota, "counts": {quota.pk: 4}}]
+        assert told[-1] == {"sender": OfferQuota, "counts": {quota.pk: 4}}
 
     @pytest.mark.usefixtures("redis_is_down")
     def test_without_redis_it_tells_those_of_the_ledger(
