@@ -8,6 +8,7 @@ periodic tasks, `quota_redis.testing` fixtures for tests.
 from quota_redis.counters import Counters
 from quota_redis.errors import (
     Contention,
+    Garbled,
     InsideTransaction,
     InvalidArgument,
     KeyReused,
@@ -26,6 +27,7 @@ __all__ = [
     "Contention",
     "Counters",
     "Denied",
+    "Garbled",
     "Granted",
     "InsideTransaction",
     "InvalidArgument",

@@ -12,7 +12,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from quota_redis import scripts
 from quota_redis.breaker import Breaker
-from quota_redis.errors import InvalidArgument, Unavailable
+from quota_redis.errors import Garbled, InvalidArgument, Unavailable
 from quota_redis.scripts import Script
 
 Value: TypeAlias = str | int
@@ -31,6 +31,8 @@ def translate(error: Exception) -> Exception:
     """The package's error for a driver's."""
     if isinstance(error, ResponseError) and _OWN_ERROR in str(error):
         return InvalidArgument(str(error).split(_OWN_ERROR, 1)[1])
+    if isinstance(error, ResponseError) and str(error).startswith("WRONGTYPE"):
+        return Garbled(f"Redis has a key of another kind where ours should be: {error}")
     return Unavailable(f"Redis failed: {type(error).__name__}: {error}")
 
 
@@ -94,7 +96,7 @@ class Connection:
             reply = call()
         except (RedisError, OSError) as error:
             translated = translate(error)
-            if isinstance(translated, Unavailable):
+            if isinstance(translated, Unavailable) and not isinstance(translated, Garbled):
                 # Whoever has waited for Redis once is not to wait a second time in the same call.
                 self.breaker.failed(error, at_once=isinstance(error, redis.TimeoutError))
             raise translated from error

@@ -11,7 +11,7 @@ from redis.retry import Retry
 
 from quota_redis import ranges
 from quota_redis.connection import Connection, Reply, text
-from quota_redis.errors import InvalidArgument, KeyReused, StateLost
+from quota_redis.errors import Garbled, InvalidArgument, KeyReused, StateLost
 from quota_redis.keys import Keys, check_text
 from quota_redis.types import (
     MAX_LIMIT,
@@ -34,6 +34,8 @@ DEFAULT_LEASE = timedelta(seconds=15)
 DEFAULT_REMEMBER = timedelta(hours=1)
 MAX_SKEW = timedelta(hours=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NONSENSE = (ValueError, TypeError, LookupError, AttributeError)
+"""What reading a reply raises that none of our scripts gave."""
 
 
 def microseconds(moment: datetime | None) -> str:
@@ -139,6 +141,14 @@ class Counters:
             remember_ms = milliseconds("remember", remember, timedelta(days=7))
         keys = [*self._keys(subject), self.keys.answer(subject, key or "-")]
         reply = self.connection.run("consume", keys, [subject, amount, remember_ms])
+        try:
+            return self._consumed(subject, amount, key, reply)
+        except _NONSENSE as error:
+            raise _garbled(subject, reply) from error
+
+    def _consumed(
+        self, subject: str, amount: int, key: str | None, reply: Reply
+    ) -> Granted | Denied | NoQuota:
         word = text(reply[0])
         if word == "GRANTED":
             return Granted(_usage(*reply[1:5]))
@@ -171,7 +181,10 @@ class Counters:
             self._keys(subject),
             [subject, amount, hold_id, self._lease_ms, self._skew_us],
         )
-        return self._reserved(subject, hold_id, reply)
+        try:
+            return self._reserved(subject, hold_id, reply)
+        except _NONSENSE as error:
+            raise _garbled(subject, reply) from error
 
     def settle(self, reservation: Reservation, used: int, *, wait: bool = True) -> None:
         """End a reservation: its `used` lowest slots count, the rest is free again.
@@ -203,18 +216,19 @@ class Counters:
     def snapshot(self, subject: str) -> Snapshot:
         """Everything Redis has of a subject."""
         reply = self.connection.run("snapshot", [self.keys.subject(subject)], [])
-        return read_snapshot(subject, reply)
+        try:
+            return read_snapshot(subject, reply)
+        except _NONSENSE as error:
+            raise _garbled(subject, reply) from error
 
     def snapshots(self, subjects: Iterable[str]) -> list[Snapshot]:
-        """Everything Redis has of many subjects, in one round trip. Raises where any of them fails."""
+        """Everything Redis has of many subjects, in one round trip. Raises where any of them fails, but for
+        what is garbled: that is said in its snapshot."""
         names = list(subjects)
         replies = self.connection.run_many(
             "snapshot", [([self.keys.subject(s)], []) for s in names]
         )
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
-        return [read_snapshot(name, reply) for name, reply in zip(names, replies, strict=True)]
+        return [_snapshot_of(name, reply) for name, reply in zip(names, replies, strict=True)]
 
     def flush(self) -> None:
         """Wait for the answers of everything that was sent without waiting."""
@@ -241,7 +255,9 @@ class Counters:
         if word != "SLOTS":
             return Denied(Reason(word.lower()), usage, version)
         held = ranges.parse(text(reply[6]))
-        return Reservation(subject, hold_id, held, ranges.size(held), usage, version)
+        size = check_integer("slots", ranges.size(held), 1, MAX_RESERVE)
+        check_integer("slot", held[-1][1], 1, ranges.SLOT_END - 1)
+        return Reservation(subject, hold_id, held, size, usage, version)
 
     def _lost(self, subject: str) -> StateLost:
         return StateLost(
@@ -256,7 +272,27 @@ def new_hold_id() -> str:
 
 def _usage(quota: bytes | str, limit: bytes | str, used: int, held: int) -> Usage:
     most = text(limit)
-    return Usage(int(quota), int(most) if most else None, max(0, int(used)), int(held))
+    quota_id = check_integer("quota", int(quota), 0, 2**63 - 1)
+    return Usage(quota_id, int(most) if most else None, max(0, int(used)), int(held))
+
+
+def _snapshot_of(subject: str, reply: Reply) -> Snapshot:
+    """The snapshot, one that is marked as garbled, or what an outage raises."""
+    garbled = Snapshot(subject, 0, None, 0, "", {}, (), is_garbled=True)
+    if isinstance(reply, Garbled):
+        return garbled
+    if isinstance(reply, Exception):
+        raise reply
+    try:
+        return read_snapshot(subject, reply)
+    except _NONSENSE:
+        return garbled
+
+
+def _garbled(subject: str, reply: Reply) -> Garbled:
+    return Garbled(
+        f"Redis has something of {subject!r} that no script wrote: {str(reply)[:100]!r}. Rebuild the subject."
+    )
 
 
 def read_snapshot(subject: str, reply: Sequence[bytes | str | int]) -> Snapshot:

@@ -23,6 +23,10 @@ class StateLost(Unavailable):
     """Redis answers, but knows nothing of the subject: never defined, evicted, or lost in a restart."""
 
 
+class Garbled(Unavailable):
+    """Redis answers what no script of ours says: something else wrote its keys, or it is not our Redis."""
+
+
 class KeyReused(QuotaError):  # noqa: N818
     """An idempotency key came again with another amount: two different calls share one key."""
 

@@ -12,13 +12,23 @@ SLOT_END = 2**52
 
 EVERYTHING: Ranges = ((1, SLOT_END - 1),)
 
-_TEXT = re.compile(r"(\d+)-(\d+)")
 _MULTIRANGE = re.compile(r"[\[(](\d+),(\d*)\)")
 
 
 def parse(text: str) -> Ranges:
-    """Read what the Lua scripts write: `1-20,31-40`."""
-    return tuple((int(lo), int(hi)) for lo, hi in _TEXT.findall(text))
+    """Read what the Lua scripts write: `1-20,31-40`. Raises ValueError for anything else."""
+    if not text:
+        return ()
+    out: list[Range] = []
+    last = 0
+    for part in text.split(","):
+        lo, _, hi = part.partition("-")
+        pair = int(lo), int(hi)
+        if not last < pair[0] <= pair[1]:
+            raise ValueError(f"{text[:100]!r} are no ascending ranges of slots")
+        last = pair[1]
+        out.append(pair)
+    return tuple(out)
 
 
 def render(ranges: Ranges) -> str:

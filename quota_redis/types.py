@@ -144,7 +144,8 @@ class QuotaState:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The whole hash of a subject. `document` is None where Redis knows nothing of it."""
+    """The whole hash of a subject. `document` is None where Redis knows nothing of it, or, with `is_garbled`,
+    has something that no script wrote: that is to be forgotten."""
 
     subject: str
     now_ms: int
@@ -153,6 +154,7 @@ class Snapshot:
     token: str
     quotas: dict[int, QuotaState]
     holds: tuple[Hold, ...]
+    is_garbled: bool = False
 
     @property
     def expired(self) -> tuple[Hold, ...]:

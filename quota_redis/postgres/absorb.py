@@ -64,7 +64,7 @@ def _absorb(
     for reply in replies:
         if isinstance(reply, Exception):
             raise reply
-    return {name for name, reply in zip(names, replies, strict=True) if int(reply)}
+    return {name for name, reply in zip(names, replies, strict=True) if reply == 1}
 
 
 def absorb_soon(counters: Counters, ledger: Ledger, connection: PgConnection, subject: str) -> bool:
@@ -87,14 +87,16 @@ def absorb_soon(counters: Counters, ledger: Ledger, connection: PgConnection, su
 def _forget_impossible(
     counters: Counters, seen: Sequence[Snapshot], known: Sequence[LedgerSubject]
 ) -> None:
-    """Drop hashes of a version that PostgreSQL, asked later, does not have: it was restored from a backup."""
+    """Drop hashes that nothing of ours wrote, and those of a version that PostgreSQL, asked later, does not have:
+    it was restored from a backup."""
     for snapshot, now in zip(seen, known, strict=True):
-        if snapshot.version > now.version:
+        if snapshot.is_garbled or snapshot.version > now.version:
             logger.warning(
-                "%s is at version %d in Redis and %d in PostgreSQL: Redis forgets it",
+                "Redis forgets %s: %s",
                 now.subject,
-                snapshot.version,
-                now.version,
+                "it is garbled"
+                if snapshot.is_garbled
+                else f"it is at version {snapshot.version}, and PostgreSQL at {now.version}",
             )
             counters.connection.command("DEL", counters.keys.subject(now.subject))
 

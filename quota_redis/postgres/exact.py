@@ -303,7 +303,9 @@ class _Units:
         self.left = amount
 
     def with_slots(self, reservation: Reservation) -> int:
-        return self._spend(reservation.quota_id, reservation.ranges, reservation.amount)
+        # Redis may say more than it was asked for.
+        allowed = min(reservation.amount, self.left)
+        return self._spend(reservation.quota_id, reservation.ranges, allowed)
 
     def without_quota(self) -> None:
         with translated(), self._transaction():

@@ -10,7 +10,16 @@ import pytest
 import redis
 from define_quotas import DefineQuota
 
-from quota_redis import Counters, Granted, InvalidArgument, Quota, Reservation, Unavailable, Usage
+from quota_redis import (
+    Counters,
+    Garbled,
+    Granted,
+    InvalidArgument,
+    Quota,
+    Reservation,
+    Unavailable,
+    Usage,
+)
 from quota_redis.breaker import Breaker
 from quota_redis.connection import MAX_UNREAD, Connection
 
@@ -157,13 +166,76 @@ class TestOutage:
         with pytest.raises(Unavailable, match="WRONGTYPE"):
             counters.reserve("team:7", 1)
 
-    def test_one_bad_subject_fails_a_read_of_many(
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("d", "one|"),
+            ("d", "1|1:2:3"),
+            ("q1", "5:0:0:0:x-y"),
+            ("q1", "5:0:0:0:3-1"),
+            ("q1", "5:0:0:0:1-2,2-5"),
+            ("q1", "5"),
+            ("h1", "1:soon:1-2"),
+            ("h1", "1:99"),
+        ],
+    )
+    def test_what_no_script_wrote_is_seen(
+        self,
+        counters: Counters,
+        client: "redis.Redis",
+        define: DefineQuota,
+        field: str,
+        value: str,
+    ) -> None:
+        client.hset(counters.keys.subject(define(5, subject="bad")), field, value)
+        with pytest.raises(Garbled, match="no script wrote"):
+            counters.snapshot("bad")
+        seen = counters.snapshots([define(5), "bad"])
+        assert [snapshot.is_garbled for snapshot in seen] == [False, True]
+
+    def test_one_key_of_another_kind_does_not_fail_a_read_of_many(
         self, counters: Counters, client: "redis.Redis", define: DefineQuota
     ) -> None:
         good = define(5)
         client.set(counters.keys.subject("bad"), "no hash")
-        with pytest.raises(Unavailable, match="WRONGTYPE"):
-            counters.snapshots([good, "bad"])
+        seen = counters.snapshots([good, "bad"])
+        assert [snapshot.is_garbled for snapshot in seen] == [False, True]
+
+    @pytest.mark.parametrize(
+        "reply",
+        [
+            None,
+            7,
+            [],
+            [b"GRANTED"],
+            [b"MAYBE", b"1", b"1", b"", 0, 0],
+            [b"SLOTS", b"1", b"1", b"9", 0, 0, b"0-3"],
+            [b"SLOTS", b"1", b"1", b"9", 0, 0, b"1-1001"],
+            [b"SLOTS", b"1", b"1", b"9", 0, 0, b"3-1"],
+            [b"SLOTS", b"1", b"1", b"9", 0, 0, b""],
+            [b"SLOTS", b"1", b"1", b"9", 0, 0, b"4503599627370496-4503599627370496"],
+            [b"SLOTS", b"9" * 30, b"1", b"9", 0, 0, b"1-3"],
+            [b"SLOTS", b"1", b"x", b"9", 0, 0, b"1-3"],
+            {b"SLOTS": 1},
+        ],
+    )
+    def test_an_answer_that_no_script_gives_is_an_outage(self, reply: object) -> None:
+        counters = Counters(AnsweringClient(reply), namespace="api")  # type: ignore[arg-type]
+        for ask in (counters.reserve, counters.consume):
+            with pytest.raises(Garbled):
+                ask("team:7", 3)
+
+
+class AnsweringClient:
+    """A client whose server always gives the same answer."""
+
+    connection_pool = None
+
+    def __init__(self, reply: object) -> None:
+        self.reply = reply
+
+    def evalsha(self, *_: object) -> object:
+        return self.reply
 
 
 class CountingClient:
