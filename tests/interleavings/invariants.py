@@ -1,7 +1,7 @@
 """What must hold between any two steps, and once all is at rest."""
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
 from quota_redis import ranges
@@ -67,11 +67,13 @@ def check_hash(seen: Snapshot) -> None:
         )
 
 
-def check_holds(before: Seen, now: Seen, settled: Collection[str]) -> set[str]:
+def check_holds(history: Sequence[Seen], settled: Collection[str]) -> set[str]:
     """A live hold keeps every slot that the ledger has not, until it is settled or its lease ends.
 
-    Returns the holds that left because their lease had ended.
+    What the ledger had when an absorb read it counts too, though an edit may have freed it since. Returns the
+    holds that left because their lease had ended.
     """
+    before, now = history[-2:]
     demand(
         now.hash.version >= before.hash.version,
         f"Redis went from version {before.hash.version} back to {now.hash.version}",
@@ -86,11 +88,19 @@ def check_holds(before: Seen, now: Seen, settled: Collection[str]) -> set[str]:
             continue
         if hold.id in settled or hold.quota_id not in now.hash.quotas or quota is None:
             continue
-        lost = ranges.subtract(gone, quota.taken)
+        lost = gone and ranges.subtract(gone, _taken_at(history, hold.quota_id, now.hash.version))
         demand(
             not lost, f"hold {hold.id} lost the slots {ranges.render(lost)} before its lease ended"
         )
     return expired
+
+
+def _taken_at(history: Sequence[Seen], quota_id: int, version: int) -> ranges.Ranges:
+    """The slots that the ledger has now, or had while the definitions were of this version."""
+    states = [seen for seen in history if seen.version == version] + [history[-1]]
+    return ranges.union(
+        *(seen.quotas[quota_id].taken for seen in states if quota_id in seen.quotas)
+    )
 
 
 def check_batch(

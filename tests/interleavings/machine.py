@@ -355,12 +355,16 @@ class Interleavings(RuleBasedStateMachine):
                 now.hash.document is not None or before.hash.document is None,
                 "the hash of the subject is gone",
             )
-            self.expired |= invariants.check_holds(before, now, settled or set())
+            self.expired |= invariants.check_holds(self.history, settled or set())
         else:
             self.is_redis_true = False
-        for actor in [actor for actor in self.actors if actor.is_done]:
+        ended = [actor for actor in self.actors if actor.is_done]
+        for actor in ended:
             self._collect(actor)
-        if prompt := [post for post in self.world.posts if not post.is_late]:
+        if ended:
+            # Whoever waited for a lock of theirs goes on now.
+            self._settle()
+        elif prompt := [post for post in self.world.posts if not post.is_late]:
             self.world.posts.remove(prompt[0])
             self._deliver(prompt[0])
 
