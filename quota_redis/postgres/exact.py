@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import Enum, auto
+from enum import Enum, StrEnum, auto
 from functools import partial
 from typing import Protocol, TypeAlias
 
@@ -71,16 +71,66 @@ class Work(Protocol):
         """Whether PostgreSQL has this version of the definitions, so that a FULL under it is one."""
 
 
+class Outcome(StrEnum):
+    """What came of a call."""
+
+    GRANTED = "granted"
+    PARTLY = "partly"
+    DENIED = "denied"
+    NO_QUOTA = "no_quota"
+    """No quota was active. On the direct road this is not told apart from GRANTED."""
+    FAILED = "failed"
+    """It ended with an error; what it had done by then stands."""
+
+
+class DirectReason(StrEnum):
+    """Why a call took the direct road."""
+
+    UNAVAILABLE = "unavailable"
+    """Redis did not answer."""
+    STATE_LOST = "state_lost"
+    """Redis knew nothing of the subject, after an absorb too."""
+    STALE = "stale"
+    """After an absorb Redis still had expired holds alone, or another version of the definitions."""
+    CONFLICT = "conflict"
+    """The ledger had a slot that Redis gave out."""
+    MOVED = "moved"
+    """Another quota ruled by PostgreSQL's clock than Redis named."""
+    BUSY = "busy"
+    """What was left was held by others, and stayed so."""
+    BOUNDARY = "boundary"
+    """A period starts or ends within the clock skew."""
+    SCATTERED = "scattered"
+    """So many reservations gave less than was asked for."""
+
+
 @dataclass(slots=True)
 class Course:
-    """What a call met on its way."""
+    """What a call met on its way. `wanted` and `left` are units; `seconds` include waiting and transactions."""
 
+    subject: str = ""
+    wanted: int = 0
+    left: int = 0
     reservation: Reservation | None = None
     settled: int = 0
     denied: Usage | None = None
     is_denied: bool = False
+    has_no_quota: bool = False
+    has_failed: bool = False
+    direct_reason: DirectReason | None = None
     went_direct: bool = False
     conflicts: int = 0
+    absorbs: int = 0
+    seconds: float = 0.0
+    reserve_seconds: float = 0.0
+
+    @property
+    def outcome(self) -> Outcome:
+        if self.has_failed:
+            return Outcome.FAILED
+        if self.is_denied:
+            return Outcome.PARTLY if self.left < self.wanted else Outcome.DENIED
+        return Outcome.NO_QUOTA if self.has_no_quota else Outcome.GRANTED
 
     @property
     def usage(self) -> Usage | None:
@@ -94,19 +144,29 @@ class Course:
         return Usage(seen.quota_id, seen.limit, seen.used + self.settled, held)
 
 
+Observer: TypeAlias = Callable[[Course], None]
+
+
 class ExactQuota:
     """Spends units exactly: never one more than the limit, whatever Redis, workers or tasks do.
 
     The connection must be READ COMMITTED and outside a transaction; each call commits by itself.
     refuse_without_redis: raise Unavailable where Redis does not answer, instead of taking the slower direct road.
+    observe: is told of every call once it has ended, for metrics; what it raises is logged and no more.
     """
 
     def __init__(
-        self, counters: Counters, ledger: Ledger, *, refuse_without_redis: bool = False
+        self,
+        counters: Counters,
+        ledger: Ledger,
+        *,
+        refuse_without_redis: bool = False,
+        observe: Observer | None = None,
     ) -> None:
         self.counters = counters
         self.ledger = ledger
         self.refuse_without_redis = refuse_without_redis
+        self._observe = observe
 
     def spend(
         self,
@@ -133,8 +193,25 @@ class ExactQuota:
         """Drive any Work to its end. Raises Unavailable where PostgreSQL fails, Contention where it gives up."""
         refuse_transaction(connection)
         call = _Call(self, connection, subject, work)
-        call.run()
+        began = time.perf_counter()
+        try:
+            call.run()
+        except BaseException:
+            call.course.has_failed = True
+            raise
+        finally:
+            call.course.left = work.left
+            call.course.seconds = time.perf_counter() - began
+            self._tell(call.course)
         return call.course
+
+    def _tell(self, course: Course) -> None:
+        """The call has been decided and committed by now: no error may make its caller think otherwise."""
+        if self._observe is not None:
+            try:
+                self._observe(course)
+            except Exception:
+                logger.exception("what came of a call could not be observed")
 
 
 class _Next(Enum):
@@ -157,13 +234,13 @@ class _Call:
         self._refuses = exact.refuse_without_redis
         self._subject = subject
         self._work = work
-        self._absorb_soon = partial(absorb_soon, exact.counters, exact.ledger, connection, subject)
+        self._try_absorb = partial(absorb_soon, exact.counters, exact.ledger, connection, subject)
         self._must_absorb = False
         self._doubtful_hold: str | None = None
         self._conflicting_hold: str | None = None
         self._busy = 0
         self._absorbed = 0
-        self.course = Course()
+        self.course = Course(subject, work.left)
 
     def run(self) -> None:
         grants = 0
@@ -178,7 +255,7 @@ class _Call:
                 grants += 1
                 step = self._use(answer)
                 if step is _Next.AGAIN and grants == MAX_GRANTS:
-                    step = _Next.DIRECT
+                    step = self._direct_for(DirectReason.SCATTERED)
         if step is _Next.DIRECT and self._work.left:
             self._direct()
         if self._doubtful_hold:
@@ -190,55 +267,68 @@ class _Call:
     def _ask(self) -> Reservation | Denied | NoQuota | _Next:
         hold_id = new_hold_id()
         amount = min(self._work.left, MAX_RESERVE)
+        began = time.perf_counter()
         try:
             return self._counters.reserve(self._subject, amount, hold_id=hold_id)
         except StateLost:
-            return self._absorb_once()
+            return self._absorb_once(DirectReason.STATE_LOST)
         except Unavailable as error:
             if self._refuses:
                 raise
             logger.debug("%s takes the direct road: %s", self._subject, error)
             self._doubtful_hold = hold_id
             self._must_absorb = True
-            return _Next.DIRECT
+            return self._direct_for(DirectReason.UNAVAILABLE)
+        finally:
+            self.course.reserve_seconds += time.perf_counter() - began
 
     def _denied(self, answer: Denied) -> _Next:
         if answer.reason is Reason.BOUNDARY:
-            return _Next.DIRECT
+            return self._direct_for(DirectReason.BOUNDARY)
         if answer.reason is Reason.BUSY:
             self._busy += 1
             if self._busy > MAX_BUSY:
-                return _Next.DIRECT
+                return self._direct_for(DirectReason.BUSY)
             time.sleep(BUSY_PAUSE)
             return _Next.AGAIN
         if answer.reason is Reason.FULL and self._work.is_refusal(answer.version):
             self.course.is_denied, self.course.denied = True, answer.usage
             return _Next.DONE
-        return self._absorb_once()
+        return self._absorb_once(DirectReason.STALE)
 
-    def _absorb_once(self) -> _Next:
+    def _absorb_once(self, reason: DirectReason) -> _Next:
         """Put Redis right and ask again; a second time, the ledger itself is quicker."""
         if self._absorbed:
             self._must_absorb = True
-            return _Next.DIRECT
+            return self._direct_for(reason)
         self._absorbed += 1
         self._absorb_soon()
         return _Next.AGAIN
+
+    def _absorb_soon(self) -> bool:
+        is_done = self._try_absorb()
+        self.course.absorbs += is_done
+        return is_done
+
+    def _direct_for(self, reason: DirectReason) -> _Next:
+        self.course.direct_reason = reason
+        return _Next.DIRECT
 
     def _use(self, answer: Reservation | NoQuota) -> _Next:
         """One transaction with what Redis gave."""
         try:
             if isinstance(answer, NoQuota):
                 self._work.without_quota()
+                self.course.has_no_quota = True
                 return _Next.AGAIN
             used = self._work.with_slots(answer)
         except SlotConflict:
             # Given back now, its taken slots would go out again: absorb has to look at them first.
             self._conflicting_hold = getattr(answer, "hold_id", None)
-            return self._disagreed()
+            return self._disagreed(DirectReason.CONFLICT)
         except QuotaMoved:
             self._give_back(answer)
-            return self._disagreed()
+            return self._disagreed(DirectReason.MOVED)
         except BaseException:
             self._give_back(answer)
             raise
@@ -246,10 +336,10 @@ class _Call:
         self.course.reservation, self.course.settled = answer, used
         return _Next.AGAIN
 
-    def _disagreed(self) -> _Next:
+    def _disagreed(self, reason: DirectReason) -> _Next:
         self.course.conflicts += 1
         self._must_absorb = True
-        return _Next.DIRECT
+        return self._direct_for(reason)
 
     def _give_back(self, answer: Reservation | NoQuota) -> None:
         if isinstance(answer, Reservation):
@@ -323,6 +413,8 @@ class _Units:
             else:
                 slots = self._ledger.take(self._connection, self._subject, quota_id, self.left)
                 if slots is None:
+                    if self._ledger.active_quota(self._connection, self._subject) != quota_id:
+                        raise QuotaMoved(f"quota {quota_id} was deleted meanwhile.")
                     return False
                 allowed = sum(hi - lo + 1 for lo, hi in slots)
                 used = self._do(allowed)

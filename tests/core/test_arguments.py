@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from quota_redis import Counters, Granted, InvalidArgument, Quota
+from quota_redis import Counters, Granted, InvalidArgument, Quota, Reservation
 from quota_redis.keys import SHARDS, Keys
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
@@ -49,6 +49,15 @@ def test_bad_namespaces_are_named(new_counters: Callable[..., Counters], namespa
 def test_bad_addresses_are_refused(url: str) -> None:
     with pytest.raises(InvalidArgument, match="address of Redis"):
         Counters.from_url(url, namespace="api")
+
+
+def test_the_longest_and_the_shortest_lease_are_taken(
+    new_counters: Callable[..., Counters],
+) -> None:
+    for lease in (timedelta(milliseconds=1), timedelta(days=1)):
+        counters = new_counters(lease=lease)
+        counters.define("team:7", Quota(id=1, limit=5, start=START))
+        assert isinstance(counters.reserve("team:7", 2), Reservation)
 
 
 @pytest.mark.parametrize("lease", [timedelta(0), timedelta(days=2), timedelta(microseconds=1), 15])

@@ -77,6 +77,17 @@ def test_a_posted_call_that_the_server_refuses_leaves_the_others_alone(
     assert counters.usage(subject)[1] == Usage(1, 10, used=2, held=0)
 
 
+def test_answers_to_what_is_posted_do_not_pile_up(counters: Counters, define: DefineQuota) -> None:
+    subject = define(1000)
+    for _ in range(3 * MAX_UNREAD):
+        hold = counters.reserve(subject, 1)
+        assert isinstance(hold, Reservation)
+        counters.settle(hold, 1, wait=False)
+        assert len(counters.connection._posts._unread) <= MAX_UNREAD
+    counters.flush()
+    assert counters.usage(subject)[1].used == 3 * MAX_UNREAD
+
+
 def test_posting_goes_on_after_its_connection_was_cut(
     counters: Counters, define: DefineQuota, client: "redis.Redis"
 ) -> None:

@@ -186,6 +186,7 @@ def test_amounts_are_bounded(counters: Counters, define: DefineQuota, amount: ob
         ([10**12 + 1, 0], "amount"),
         (["", 0], "amount"),
         ([1, -1], "remember_ms"),
+        ([1, 604_800_001], "remember_ms"),
     ],
 )
 def test_the_script_bounds_its_arguments_itself(

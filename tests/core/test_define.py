@@ -104,6 +104,17 @@ def test_a_reservation_after_a_lowered_limit_is_bounded_by_it(
     assert held(counters, subject, 5).amount == 2
 
 
+def test_a_lowered_limit_keeps_the_lowest_free_slots_across_gaps(
+    counters: Counters, define: DefineQuota
+) -> None:
+    subject = define(10)
+    holds = [held(counters, subject, 1) for _ in range(3)]
+    for hold, used in zip(holds, (0, 1, 0), strict=True):
+        counters.settle(hold, used)
+    define(4)
+    assert counters.snapshot(subject).quotas[1].free == ((1, 1), (3, 4))
+
+
 def test_quotas_that_are_not_named_go_with_their_holds(
     counters: Counters, client: "redis.Redis"
 ) -> None:

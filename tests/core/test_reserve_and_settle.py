@@ -376,6 +376,7 @@ def test_no_more_can_be_settled_than_was_held(
         ([1, "h", 0, 0], "lease_ms"),
         ([1, "h", 86_400_001, 0], "lease_ms"),
         ([1, "h", 1000, -1], "skew_us"),
+        ([1, "h", 1000, 3_600_000_001], "skew_us"),
         ([1, "h", 1000, "x"], "skew_us"),
     ],
 )

@@ -255,6 +255,8 @@ def test_periods_that_switch_under_load(bench: Bench, crew: list[Bench], connect
     used = together(*(partial(spend, b) for b in crew))
     assert sum(used) == bench.items() == bench.used(first) + bench.used(second)
     assert bench.used(first) <= 60
+    while bench.ledger.active_quota(bench.connection, SUBJECT) != second:
+        time.sleep(0.01)
     bench.spend(100)
     assert bench.used(second) == 50
 

@@ -137,3 +137,11 @@ def test_long_names_stay_apart() -> None:
     tables = [QuotaTable(f"{'x' * 60}_{n}", namespace="api") for n in "ab"]
     assert len({table.trigger for table in tables}) == 2
     assert all(len(table.active_function) <= 63 for table in tables)
+
+
+def test_a_name_is_shortened_only_where_postgresql_would_cut_it() -> None:
+    fits, too_long = (QuotaTable("x" * length, namespace="api") for length in (53, 54))
+    assert fits.active_function == "x" * 53 + "_active_v1"
+    assert len(fits.active_function) == 63
+    assert too_long.active_function.startswith("x" * 40 + "_")
+    assert len(too_long.active_function) <= 63

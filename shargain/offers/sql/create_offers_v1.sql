@@ -24,6 +24,11 @@ BEGIN
     IF p_road = 'direct' AND quota_id IS NOT NULL THEN
         v_slots := quota_redis_take_v1(
             '{namespace}', '{prefix}' || p_target, quota_id, jsonb_array_length(p_offers));
+        IF v_slots IS NULL AND quota_id IS DISTINCT FROM (
+            SELECT a.quota_id FROM offers_offerquota_active_v1(p_target) AS a
+        ) THEN
+            RAISE EXCEPTION 'quota % was deleted meanwhile', quota_id USING ERRCODE = 'QS001';
+        END IF;
     END IF;
     IF quota_id IS NOT NULL THEN
         SELECT coalesce(sum(upper(r) - lower(r)), 0) INTO v_room FROM unnest(v_slots) AS r;

@@ -1,0 +1,494 @@
+"""Mistakes that somebody could make: each breaks a promise and must be caught, or is judged as safe."""
+
+from tests.mutations.mutant import Mistake, Mutant
+
+LEDGER_SQL = "quota_redis/postgres/sql/v1.sql"
+OFFERS_SQL = "shargain/offers/sql/create_offers_v1.sql"
+LUA = "scripts/lua/"
+PYTHON = "quota_redis/"
+
+
+def all_deliberate() -> list[Mutant]:
+    return [mistake.mutant() for mistake in MISTAKES]
+
+
+def ledger(name: str, why: str, *changes: tuple[str, str]) -> Mistake:
+    return Mistake(LEDGER_SQL, name, why, changes)
+
+
+def offers(name: str, why: str, *changes: tuple[str, str]) -> Mistake:
+    return Mistake(OFFERS_SQL, name, why, changes)
+
+
+def script(file: str, name: str, why: str, *changes: tuple[str, str]) -> Mistake:
+    return Mistake(f"{LUA}{file}.lua", name, why, changes)
+
+
+def python(file: str, name: str, why: str, *changes: tuple[str, str]) -> Mistake:
+    return Mistake(f"{PYTHON}{file}.py", name, why, changes)
+
+
+IN_LEDGER = (
+    ledger(
+        "the ledger has no exclusion constraint",
+        "a slot is used once",
+        (
+            """),
+    CONSTRAINT quota_redis_ledger_slot_once
+        EXCLUDE USING gist (quota_id WITH =, slots WITH &&, namespace WITH =)
+""",
+            ")\n",
+        ),
+    ),
+    ledger(
+        "a taken slot is no error",
+        "what could not be recorded is rolled back",
+        (
+            "IF NOT FOUND THEN\n            RAISE EXCEPTION 'a slot",
+            "IF false THEN\n            RAISE EXCEPTION 'a slot",
+        ),
+    ),
+    ledger(
+        "slots are written by a plain insert",
+        "a conflict is told as QS002, and races do not deadlock",
+        (
+            "lower(v_range) + v_take))\n        ON CONFLICT DO NOTHING;",
+            "lower(v_range) + v_take));",
+        ),
+    ),
+    ledger(
+        "more units than slots are recorded",
+        "the ledger equals what was created",
+        ("IF v_left > 0 THEN", "IF false THEN"),
+    ),
+    ledger(
+        "slots of a quota that does not rule are recorded",
+        "the quota that rules at the statement is the one that counts",
+        ("IF p_active IS DISTINCT FROM p_quota THEN", "IF false THEN"),
+    ),
+    ledger(
+        "lowering a limit compares slot numbers with it",
+        "free = max(0, limit - used), wherever the used ones lie",
+        ("lo + greatest(0, p_limit - v_used - before)", "lo + greatest(0, p_limit + 1 - lo)"),
+        (
+            "WHERE hi IS NULL OR p_limit - v_used - before < hi - lo",
+            "WHERE hi IS NULL OR p_limit + 1 < hi",
+        ),
+        ("IF v_room <= greatest(0, p_limit - v_used) THEN", "IF true THEN"),
+    ),
+    ledger(
+        "an edit does not look again after it waited",
+        "an edit that meets a transaction under way is exact from its commit on",
+        ("IF v_room <= greatest(0, p_limit - v_used) THEN", "IF true THEN"),
+    ),
+    ledger(
+        "void slots are not given back when a limit rises",
+        "an offer is discarded only where none is free",
+        (
+            "IF p_limit IS NULL OR v_room < greatest(0, p_limit - v_used) THEN",
+            "IF p_limit IS NULL THEN",
+        ),
+    ),
+    ledger(
+        "an unlimited quota keeps its void slots",
+        "an offer is discarded only where none is free",
+        (
+            "IF p_limit IS NULL OR v_room < greatest(0, p_limit - v_used) THEN",
+            "IF v_room < greatest(0, p_limit - v_used) THEN",
+        ),
+    ),
+    ledger(
+        "an edit has no version",
+        "FULL counts only at the version that PostgreSQL has",
+        ("    PERFORM quota_redis_bump_v1(TG_ARGV[0], v_subject);\n", ""),
+    ),
+    ledger(
+        "an edit leaves no mark",
+        "Redis hears of every edit with the next sync",
+        (
+            """version = s.version + 1;
+    INSERT INTO quota_redis_mark (namespace, subject) VALUES (p_namespace, p_subject);
+""",
+            "version = s.version + 1;\n",
+        ),
+    ),
+    ledger(
+        "a deleted quota still has room",
+        "nothing is counted under a quota that is gone",
+        ("IF quota_redis_apply_limit_v1(TG_ARGV[0], v_id, 0) > 0 THEN", "IF false THEN"),
+    ),
+    ledger(
+        "the direct road leaves no mark",
+        "counts reach the used column",
+        (
+            """    INSERT INTO quota_redis_mark (namespace, subject) VALUES (p_namespace, p_subject);
+    RETURN int8multirange""",
+            "    RETURN int8multirange",
+        ),
+    ),
+    ledger(
+        "the direct road takes one slot too many",
+        "the limit",
+        ("greatest(lower(v_gap), upper(v_gap) - p_amount)", "upper(v_gap) - p_amount - 1"),
+    ),
+    ledger(
+        "two namespaces share their slots",
+        "namespaces never meet",
+        ("quota_id WITH =, slots WITH &&, namespace WITH =", "quota_id WITH =, slots WITH &&"),
+    ),
+    ledger(
+        "compaction swallows the gaps",
+        "the ledger equals what was created",
+        (
+            "SELECT unnest(range_agg(slots)) AS slots FROM gone",
+            "SELECT range_merge(range_agg(slots)) AS slots FROM gone",
+        ),
+    ),
+)
+
+IN_OFFERS = (
+    offers(
+        "what was asked counts, not what was inserted",
+        "the ledger equals the offers created",
+        (
+            "quota_id, quota_id, v_slots, used)",
+            "quota_id, quota_id, v_slots, least(v_room, jsonb_array_length(p_offers)))",
+        ),
+    ),
+    offers(
+        "offers are inserted beyond the slots",
+        "the limit",
+        ("WHERE batch_id IS NULL ORDER BY n LIMIT v_room", "WHERE batch_id IS NULL ORDER BY n"),
+    ),
+    offers(
+        "offers are inserted without conflict handling",
+        "two batches with one address make one offer of it",
+        ("        ON CONFLICT (target_id, url) DO NOTHING\n", ""),
+    ),
+    offers(
+        "a batch that comes again answers duplicate for what it made",
+        "no accepted offer is lost to what follows its creation",
+        (
+            "FILTER (WHERE i.url IS NOT NULL OR k.batch_id = p_batch)",
+            "FILTER (WHERE i.url IS NOT NULL)",
+        ),
+    ),
+    offers(
+        "Redis is believed about which quota rules",
+        "one clock decides which quota rules",
+        ("IF p_road <> 'direct' AND quota_id IS DISTINCT FROM p_quota THEN", "IF false THEN"),
+    ),
+)
+
+IN_SCRIPTS = (
+    script(
+        "include/choose",
+        "FULL without a look at the holds",
+        "nothing is discarded while somebody may give back",
+        ("if state.holds > 0 then", "if false then"),
+    ),
+    script(
+        "include/choose",
+        "FULL near a boundary is believed",
+        "clocks may differ by the skew",
+        ("  if is_near then return 'BOUNDARY' end\n", ""),
+    ),
+    script(
+        "include/choose",
+        "an expired hold is waited for",
+        "a lease ends",
+        ("if now >= state.earliest * 1000 then", "if false then"),
+    ),
+    script(
+        "include/choose",
+        "the earliest start rules",
+        "the latest start rules",
+        ("if not active and start <= now", "if start <= now"),
+    ),
+    script(
+        "include/choose",
+        "a lowered limit is not looked at",
+        "the limit holds from the edit on",
+        (
+            "return math.min(state.free, tonumber(active.limit) - (active.usable - state.free))",
+            "return state.free",
+        ),
+    ),
+    script(
+        "settle",
+        "a hold can be settled twice",
+        "a slot is free or held, never both",
+        ("redis.call('HDEL', subject_key, 'h' .. hold_id)\n", ""),
+    ),
+    script(
+        "settle",
+        "settle gives nothing back",
+        "what was not used is free again",
+        ("if #back > 0 then", "if false then"),
+    ),
+    script(
+        "settle",
+        "settle believes what comes back",
+        "only what the hold has comes back",
+        ("subtract(held, subtract(held, union(parse(returned))))", "union(parse(returned))"),
+    ),
+    script(
+        "reserve",
+        "the lease is ignored: a hold ends as it begins",
+        "a worker has its lease to settle",
+        ("math.floor(now / 1000) + lease_ms", "math.floor(now / 1000)"),
+    ),
+    script(
+        "reserve",
+        "the last reserved slot stays free",
+        "a slot is given out once",
+        ("string.format('%d-%d', last + 1, hi)", "string.format('%d-%d', last, hi)"),
+    ),
+    script(
+        "reserve",
+        "a retry does not know its hold id",
+        "the same id gives the first answer again",
+        ("if found[2] then", "if false then"),
+    ),
+    script(
+        "reserve",
+        "a reservation leaves no mark for sync",
+        "counts reach the used column",
+        ("redis.call('SADD', changed_key, subject)\nreturn answer", "return answer"),
+    ),
+    script(
+        "consume",
+        "the idempotency key is ignored",
+        "a call with a key counts once",
+        ("  if kept then\n", "  if false then\n"),
+    ),
+    script(
+        "consume",
+        "a key comes again with another amount",
+        "two calls never share a key unnoticed",
+        ("if tonumber(kept_amount) ~= amount then", "if false then"),
+    ),
+    script(
+        "consume",
+        "consume checks for one unit alone",
+        "all or nothing",
+        ("if available(active, state) < amount then", "if available(active, state) < 1 then"),
+    ),
+    script(
+        "define",
+        "a new definition forgets what was used",
+        "usage of quotas that stay is kept",
+        ("used = tonumber(usable) - state.free - state.held", "used = 0"),
+    ),
+    script(
+        "absorb",
+        "absorb forgets live holds",
+        "slots under a live hold are not free",
+        ("if #left == 0 then", "if true then"),
+    ),
+    script(
+        "absorb",
+        "absorb heeds no version",
+        "nothing is applied over a later version",
+        ("if hash.d and tonumber(string.match(hash.d, '^(%d+)|')) > version then return 0 end", ""),
+    ),
+    script(
+        "absorb",
+        "absorb does not see that another came between",
+        "what was read is still so when it is applied",
+        ("if (hash.a or '') ~= token_seen then return 0 end", ""),
+    ),
+    script(
+        "absorb",
+        "absorb gives nothing back",
+        "an offer is discarded only where none is free",
+        ("back = parse(values[i + 6])", "back = {}"),
+    ),
+    script(
+        "absorb",
+        "absorb leaks what an expired hold kept",
+        "an offer is discarded only where none is free",
+        ("table.insert(quotas[quota].back, range) end", "local _ = range end"),
+    ),
+    script(
+        "absorb",
+        "absorb does not look at the ledger",
+        "Redis comes in line with the ledger",
+        ("subtract(subtract(union(free), quota.taken), held)", "subtract(union(free), held)"),
+    ),
+    script(
+        "unmark",
+        "a mark goes although something changed since",
+        "counts reach the used column",
+        ("~= seen[i + 1] then return 0 end", "== false then return 0 end"),
+    ),
+)
+
+IN_PYTHON = (
+    python(
+        "postgres/absorb",
+        "sync adds",
+        "counts are set, never added",
+        ("SET {t.used} = w.used", "SET {t.used} = q.{t.used} + w.used"),
+    ),
+    python(
+        "postgres/absorb",
+        "absorb reads the ledger first",
+        "what is given back was neither free nor held, and is not taken later",
+        ("    seen = counters.snapshots(names)\n", ""),
+        (
+            "        write_last_counts(ledger, connection, seen",
+            "        seen = counters.snapshots(names)\n        write_last_counts(ledger, connection, seen",
+        ),
+    ),
+    python(
+        "postgres/absorb",
+        "an absorb that was overtaken is not done again",
+        "Redis comes in line with the ledger",
+        ("for _ in range(ATTEMPTS):", "for _ in range(1):"),
+    ),
+    python(
+        "postgres/sync",
+        "marks go before absorb",
+        "a mark goes only after what it stands for has reached Redis",
+        (
+            "        try:\n            done = absorb_each(",
+            """        with connection.transaction():
+            ids = [mark for mark, _ in marks]
+            connection.execute("DELETE FROM quota_redis_mark WHERE id = ANY(%s)", (ids,))
+        try:
+            done = absorb_each(""",
+        ),
+    ),
+    python(
+        "postgres/sync",
+        "marks go although absorb was not applied",
+        "a mark goes only after what it stands for has reached Redis",
+        ("[mark for mark, subject in marks if subject in done]", "[mark for mark, _ in marks]"),
+    ),
+    python(
+        "postgres/sync",
+        "a mark goes while something is held",
+        "counts reach the used column",
+        ("snapshot.document is None or snapshot.holds", "snapshot.document is None"),
+    ),
+    python(
+        "postgres/sync",
+        "two syncs write at once",
+        "one sync writes",
+        (
+            '"pg_advisory_lock" if wait else "pg_try_advisory_lock"',
+            '"pg_advisory_lock_shared" if wait else "pg_try_advisory_lock_shared"',
+        ),
+    ),
+    python(
+        "postgres/table",
+        "in PostgreSQL the earliest start rules",
+        "the latest start rules",
+        ("ORDER BY {self.start} DESC LIMIT 1", "ORDER BY {self.start} LIMIT 1"),
+    ),
+    python(
+        "postgres/exact",
+        "FULL counts at any version (spend)",
+        "an edit that Redis has not heard of discards nothing",
+        ("return self._ledger.version(self._connection, self._subject) == version", "return True"),
+    ),
+    Mistake(
+        "shargain/offers/services/quota.py",
+        "FULL counts at any version (offers)",
+        "an edit that Redis has not heard of discards nothing",
+        (
+            (
+                "self._batch.read_known(self._connection) == version",
+                "self._batch.read_known(self._connection) >= 0",
+            ),
+        ),
+    ),
+    python(
+        "postgres/exact",
+        "units count before their transaction commits",
+        "nothing that was rolled back counts",
+        (
+            """quota_id, slots, used)
+        self._count(used, allowed)
+        return used""",
+            """quota_id, slots, used)
+            self._count(used, allowed)
+        return used""",
+        ),
+    ),
+    python(
+        "postgres/exact",
+        "work that did less is asked again",
+        "fewer units done means that there is nothing left to do",
+        ("self.left = self.left - used if used == allowed else 0", "self.left = self.left - used"),
+    ),
+    python(
+        "postgres/exact",
+        "the owner's wish to refuse is ignored",
+        "REFUSE_WITHOUT_REDIS",
+        ("            if self._refuses:\n", "            if False:\n"),
+    ),
+    python(
+        "postgres/ledger",
+        "a caller's transaction is accepted",
+        "the statement that records has its own clock and commits",
+        ("!= TransactionStatus.IDLE", "== TransactionStatus.UNKNOWN"),
+    ),
+    python(
+        "postgres/audit",
+        "the audit repairs nothing",
+        "counts equal the ledger after an audit at rest",
+        ("if repair and drifts:", "if False:"),
+    ),
+    python(
+        "counters",
+        "settle gives back what was used",
+        "the lowest slots are the used ones",
+        (
+            "_, rest = ranges.split(reservation.ranges, used)",
+            "rest, _ = ranges.split(reservation.ranges, used)",
+        ),
+    ),
+    python(
+        "types",
+        "no hold ever expires",
+        "a lease ends",
+        ("if hold.expires_ms <= self.now_ms", "if False"),
+    ),
+    python(
+        "breaker",
+        "the breaker never opens",
+        "no call waits for a dead Redis after the first failures",
+        ("return self._failed >= self._failures", "return False"),
+    ),
+    python(
+        "breaker",
+        "the breaker never closes",
+        "Redis is used again when it answers",
+        ('answers again.")\n        self._failed = 0', 'answers again.")'),
+    ),
+    python(
+        "breaker",
+        "after the pause everybody tries",
+        "one call at a time tries",
+        (
+            "            self._retry_at = self._clock() + self._pause\n            return True",
+            "            return True",
+        ),
+    ),
+    python(
+        "django/signals",
+        "an edit reaches Redis before it commits",
+        "Redis hears of what is committed",
+        ("transaction.on_commit(push, using=quota_settings().database, robust=True)", "push()"),
+    ),
+    python(
+        "django/models",
+        "saving an instance writes its old count",
+        "the used column is sync's alone",
+        ("if not field.primary_key and field.name != self.quota.used", "if not field.primary_key"),
+    ),
+)
+
+MISTAKES = IN_LEDGER + IN_OFFERS + IN_SCRIPTS + IN_PYTHON
