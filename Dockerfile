@@ -23,4 +23,4 @@ RUN python manage.py collectstatic --noinput
 # The code belongs to root: what runs cannot change it.
 USER 10001:10001
 EXPOSE 8000
-CMD ["gunicorn", "shargain.wsgi", "--bind=0.0.0.0:8000", "--logger-class=shargain.weblog.RecordLogger"]
+CMD ["gunicorn", "shargain.wsgi", "--config=python:shargain.monitoring.web_server", "--bind=0.0.0.0:8000", "--logger-class=shargain.weblog.RecordLogger"]

@@ -76,6 +76,7 @@ class Counters:
             raise InvalidArgument(
                 f"boundary_skew is {boundary_skew!r}: give a timedelta from 0 to {MAX_SKEW}."
             )
+        self.boundary_skew = boundary_skew
         self._skew_us = boundary_skew // timedelta(microseconds=1)
 
     @classmethod

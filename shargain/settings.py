@@ -10,6 +10,12 @@ from django.core.exceptions import ImproperlyConfigured
 from environs import Env
 from kombu import Queue
 
+from shargain.alerts.roles import percents
+from shargain.console.theme import asset
+from shargain.logs import FORMATS
+from shargain.monitoring.access import check_access
+from shargain.usage.retention import retention
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Env()
 
@@ -22,6 +28,8 @@ ALLOWED_HOSTS = env.list("DJANGO_ALLOWED_HOSTS", ["127.0.0.1", "localhost", "[::
 CSRF_TRUSTED_ORIGINS: list[str] = env.list("DJANGO_CSRF_TRUSTED_ORIGINS", [])
 
 INSTALLED_APPS = [
+    "shargain.console",
+    "unfold",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -33,9 +41,14 @@ INSTALLED_APPS = [
     "quota_redis.django",
     "shargain.offers",
     "shargain.api",
+    "shargain.usage",
+    "shargain.owners",
+    "shargain.plans",
+    "shargain.alerts",
 ]
 
 MIDDLEWARE = [
+    "shargain.monitoring.middleware.MetricsMiddleware",
     "shargain.api.middleware.ProblemMiddleware",
     "shargain.middleware.ContentSecurityPolicyMiddleware",
     "django.middleware.security.SecurityMiddleware",
@@ -46,6 +59,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "shargain.console.middleware.OutageMiddleware",
 ]
 
 TEMPLATES = [
@@ -98,6 +112,41 @@ CACHES = {
 }
 QUOTA_REDIS = {"ALIAS": "quotas", "NAMESPACE": "shargain", "BROKER_URL": CELERY_BROKER_URL}
 
+UNFOLD = {
+    "SITE_TITLE": "shargain",
+    "SITE_HEADER": "shargain",
+    "SITE_SUBHEADER": "targets, offers and quotas",
+    "SHOW_BACK_BUTTON": True,
+    "SIDEBAR": {"show_search": True, "show_all_applications": False},
+    "SITE_URL": None,
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": asset("console/favicon.svg")}
+    ],
+    "STYLES": [asset(f"console/{name}.css") for name in ("theme", "console", "overview")],
+    "GLOBAL_CALLBACK": "shargain.console.theme.without_inline_style",
+    "DASHBOARD_CALLBACK": "shargain.console.overview.dashboard",
+}
+
+USAGE_RETENTION = retention(
+    minutes=env.int("USAGE_MINUTES_KEPT_DAYS", 2),
+    hours=env.int("USAGE_HOURS_KEPT_DAYS", 90),
+    days=env.int("USAGE_DAYS_KEPT_DAYS", 1826),
+)
+
+ALERT_PERCENTS = percents(env.list("ALERT_PERCENTS", [80, 100], subcast=int))
+ALERT_PREDICTED = env.bool("ALERT_PREDICTED", True)
+# (host, port) pairs that webhooks may reach wherever they lead, over http too: for tests, never in production.
+ALERT_WEBHOOK_HOSTS: list[tuple[str, int]] = []
+# Without a sender no e-mail leaves.
+ALERT_EMAIL_FROM = env.str("ALERT_EMAIL_FROM", "")
+EMAIL_HOST = env.str("EMAIL_HOST", "localhost")
+EMAIL_PORT = env.int("EMAIL_PORT", 25)
+EMAIL_HOST_USER = env.str("EMAIL_HOST_USER", "")
+EMAIL_HOST_PASSWORD = env.str("EMAIL_HOST_PASSWORD", "")
+EMAIL_USE_TLS = env.bool("EMAIL_USE_TLS", False)
+EMAIL_TIMEOUT = 10
+
+LOGIN_REDIRECT_URL = "admin:index"
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in (
@@ -125,25 +174,38 @@ SECURE_HSTS_SECONDS = 31_536_000 if env.bool("DJANGO_HTTPS", False) else 0
 # Whether all subdomains have certificates, and whether browsers may learn of the domain for good, is
 # for its owner to say, in the proxy that holds the certificate.
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
+# Prometheus asks from the inside, where nobody sets X-Forwarded-Proto.
+SECURE_REDIRECT_EXEMPT = [r"^metrics$"]
 SECURE_PROXY_SSL_HEADER = (
     ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("DJANGO_BEHIND_PROXY", False) else None
 )
 
-# Nothing takes files, and anybody may send them to the login page: none is to reach the disk.
+# Staff import small files, and anybody may send large ones to the login page: none is to reach the disk.
 FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.MemoryFileUploadHandler"]
 
+LOG_FORMAT = env.str("LOG_FORMAT", "text")
+if LOG_FORMAT not in FORMATS:
+    raise ImproperlyConfigured(f"LOG_FORMAT is {LOG_FORMAT!r}: give one of {', '.join(FORMATS)}.")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {
-        "record": {
-            "()": "shargain.printable.RecordFormatter",
-            "format": "%(asctime)s %(levelname)s %(name)s %(message)s",
+    "formatters": {"record": {"()": "shargain.logs.formatter", "kind": LOG_FORMAT}},
+    "filters": {"fields": {"()": "shargain.logs.FieldsFilter"}},
+    "handlers": {
+        "console": {
+            "class": "logging.StreamHandler",
+            "formatter": "record",
+            "filters": ["fields"],
         }
     },
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "record"}},
     "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", "INFO")},
 }
+
+# Without a token web shows no metrics; workers and beat show theirs at a port, to their own host alone.
+METRICS_TOKEN = env.str("METRICS_TOKEN", "")
+METRICS_PORT = env.int("METRICS_PORT", 0)
+METRICS_ADDRESS = env.str("METRICS_ADDRESS", "127.0.0.1")
+check_access(METRICS_ADDRESS, METRICS_PORT, METRICS_TOKEN)
 
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
@@ -159,4 +221,9 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 600}
 CELERY_IMPORTS = ["quota_redis.celery"]
 # A backlog of batches must not hold up the tasks that keep quotas in step. A worker serves both queues in turn.
 CELERY_TASK_QUEUES = [Queue("celery"), Queue("quotas")]
-CELERY_TASK_ROUTES = {"quota_redis.*": {"queue": "quotas"}}
+CELERY_TASK_ROUTES = {
+    "quota_redis.*": {"queue": "quotas"},
+    "shargain.usage.*": {"queue": "quotas"},
+    "shargain.plans.*": {"queue": "quotas"},
+    "shargain.alerts.evaluate": {"queue": "quotas"},
+}

@@ -6,6 +6,11 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shargain.settings")
 
 application = get_wsgi_application()
 
-from shargain.offers.services.quota import QuotaService  # noqa: E402  needs the apps to be loaded
+# These need the apps to be loaded.
+from shargain.monitoring import roles  # noqa: E402
+from shargain.offers.services.quota import QuotaService  # noqa: E402
+from shargain.usage import roles as usage_roles  # noqa: E402
 
 QuotaService().refuse_to_start()
+roles.start_web()
+usage_roles.start()

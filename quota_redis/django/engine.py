@@ -1,7 +1,9 @@
 """The parts of quota_redis, put together for a definition model and the project's settings."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache, partial
 from typing import Any
 
@@ -13,17 +15,24 @@ from django_redis import get_redis_connection
 
 from quota_redis.counters import Counters
 from quota_redis.django.conf import quota_settings
-from quota_redis.django.events import audit_ended, counts_written, sync_ended
+from quota_redis.django.events import audit_ended, counts_written, spend_ended, sync_ended
 from quota_redis.django.models import QuotaDefinition
 from quota_redis.errors import InsideTransaction, Unavailable
 from quota_redis.postgres import (
     AuditReport,
+    Course,
     ExactQuota,
+    Explanation,
     Ledger,
+    Preview,
     Spent,
+    Status,
     SyncReport,
     audit,
     compact,
+    examine,
+    explain,
+    preview_edit,
     rebuild,
     sync,
 )
@@ -52,17 +61,29 @@ class Engine:
             if counts:
                 counts_written.send_robust(self.model, counts=counts)
 
+        began = time.perf_counter()
         report = sync(self.counters, self.ledger, self.connection(), on_counts=tell_counts)
-        sync_ended.send_robust(self.model, report=report)
+        seconds = time.perf_counter() - began
+        sync_ended.send_robust(self.model, report=report, seconds=seconds)
         return report
 
     def audit(
-        self, *, repair: bool = True, progress: Callable[[int], None] | None = None
+        self,
+        subjects: Sequence[str] | None = None,
+        *,
+        repair: bool = True,
+        progress: Callable[[int], None] | None = None,
     ) -> AuditReport:
-        """Compare Redis, counts and ledger, repair towards the ledger, and tell who listens."""
+        """Compare Redis, counts and ledger, and repair towards the ledger. Who listens is told of audits of all
+        subjects (None), for one of a few says nothing of the others."""
         connection = self.connection()
-        report = audit(self.counters, self.ledger, connection, repair=repair, progress=progress)
-        audit_ended.send_robust(self.model, report=report)
+        began = time.perf_counter()
+        report = audit(
+            self.counters, self.ledger, connection, subjects, repair=repair, progress=progress
+        )
+        seconds = time.perf_counter() - began
+        if subjects is None:
+            audit_ended.send_robust(self.model, report=report, seconds=seconds)
         return report
 
     def rebuild(
@@ -74,6 +95,44 @@ class Engine:
         """Load Redis anew from the ledger, these subjects or all; returns how many."""
         return rebuild(self.counters, self.ledger, self.connection(), subjects, progress=progress)
 
+    def examine(self, subjects: Sequence[str], *, ended: bool = False) -> list[Status]:
+        """The quotas of subjects with their numbers now; those that ended only where asked for."""
+        return examine(self.counters, self.ledger, self.reading(), subjects, ended=ended)
+
+    def explain(self, subject: str, *, amount: int = 1, at: datetime | None = None) -> Explanation:
+        """Which quota rules a subject, why, and what a batch of `amount` would get."""
+        return explain(
+            self.counters,
+            self.ledger,
+            self.reading(),
+            subject,
+            amount=amount,
+            at=at,
+            refuse_without_redis=self.exact.refuse_without_redis,
+        )
+
+    def preview_edit(
+        self,
+        subject: str,
+        quota_id: int | None,
+        *,
+        limit: int | None,
+        start: datetime,
+        end: datetime | None,
+    ) -> Preview:
+        """What it would do to give a quota of the subject these values now."""
+        connection = self.reading()
+        return preview_edit(
+            self.counters,
+            self.ledger,
+            connection,
+            subject,
+            quota_id,
+            limit=limit,
+            start=start,
+            end=end,
+        )
+
     def compact(self) -> int:
         """Merge ledger rows; returns how many went."""
         return compact(self.ledger, self.connection())
@@ -83,14 +142,19 @@ class Engine:
 
         Raises InsideTransaction in an atomic block, Unavailable where PostgreSQL cannot be reached.
         """
-        wrapper: Any = connections[self.database]
-        if wrapper.in_atomic_block:
+        if connections[self.database].in_atomic_block:
             raise InsideTransaction(
                 "called inside transaction.atomic(), whose locks and whose clock would hold up everybody "
                 "else: call it outside, it commits by itself."
             )
+        return self.reading()
+
+    def reading(self) -> PgConnection:
+        """The same connection for what only reads, in an atomic block too. Raises Unavailable."""
+        wrapper: Any = connections[self.database]
         try:
-            if wrapper.connection is not None and wrapper.connection.closed:
+            is_lost = wrapper.connection is not None and wrapper.connection.closed
+            if is_lost and not wrapper.in_atomic_block:
                 wrapper.close()
             wrapper.ensure_connection()
         except (OperationalError, InterfaceError) as error:
@@ -121,7 +185,13 @@ def engine_for(model: type[QuotaDefinition]) -> Engine:
     """The engine of a definition model; made once."""
     options = quota_settings()
     ledger = Ledger(model.quota.table(model))
-    exact = ExactQuota(counters(), ledger, refuse_without_redis=options.refuse_without_redis)
+
+    def tell(course: Course) -> None:
+        spend_ended.send_robust(model, course=course)
+
+    exact = ExactQuota(
+        counters(), ledger, refuse_without_redis=options.refuse_without_redis, observe=tell
+    )
     return Engine(model, counters(), ledger, exact, options.database)
 
 

@@ -12,33 +12,50 @@ from quota_redis.postgres.audit import (
     Drift,
     DriftReason,
     adopt,
+    all_subjects,
     audit,
     compact,
     rebuild,
 )
-from quota_redis.postgres.exact import Course, ExactQuota, Spent, Work
+from quota_redis.postgres.exact import Course, DirectReason, ExactQuota, Outcome, Spent, Work
+from quota_redis.postgres.explain import Explanation, HoldView, QuotaView, Status, examine, explain
 from quota_redis.postgres.ledger import Ledger
+from quota_redis.postgres.preview import Preview, preview_edit
 from quota_redis.postgres.schema import install, problems
 from quota_redis.postgres.sync import SyncReport, sync
 from quota_redis.postgres.table import QuotaTable
+from quota_redis.postgres.timeline import Span, spans
 
 __all__ = [
     "AuditReport",
     "Course",
+    "DirectReason",
     "Drift",
     "DriftReason",
     "ExactQuota",
+    "Explanation",
+    "HoldView",
     "Ledger",
+    "Outcome",
+    "Preview",
     "QuotaTable",
+    "QuotaView",
+    "Span",
     "Spent",
+    "Status",
     "SyncReport",
     "Work",
     "absorb",
     "adopt",
+    "all_subjects",
     "audit",
     "compact",
+    "examine",
+    "explain",
     "install",
+    "preview_edit",
     "problems",
     "rebuild",
+    "spans",
     "sync",
 ]

@@ -71,31 +71,32 @@ def audit(
     counters: Counters,
     ledger: Ledger,
     connection: PgConnection,
+    subjects: Sequence[str] | None = None,
     *,
     repair: bool = True,
     progress: Callable[[int], None] | None = None,
 ) -> AuditReport:
-    """Compare every subject. With `repair`, absorb what differs and write the ledger's counts.
+    """Compare these subjects (None = all). With `repair`, absorb what differs and write the ledger's counts.
 
     Under load a difference may be a transaction under way; at rest there is none left after one repairing
     audit. Where Redis does not answer, counts are repaired from the ledger alone and `is_complete` is False.
     """
     refuse_transaction(connection)
     found: list[Drift] = []
-    subjects, is_complete = 0, True
+    looked_at, is_complete = 0, True
     with translated():
-        for names in _subjects(ledger, connection):
+        for names in _batches(ledger, connection, subjects):
             drifts, could_ask = _audit_batch(counters, ledger, connection, names)
             if repair and drifts:
                 could_ask = _repair(counters, ledger, connection, drifts) and could_ask
             found += drifts
             is_complete = is_complete and could_ask
-            subjects += len(names)
+            looked_at += len(names)
             if progress:
-                progress(subjects)
+                progress(looked_at)
         gaps = problems(connection, ledger.table)
         connection.commit()
-    return AuditReport(subjects, tuple(found), gaps, repair, is_complete)
+    return AuditReport(looked_at, tuple(found), gaps, repair, is_complete)
 
 
 def rebuild(
@@ -113,8 +114,7 @@ def rebuild(
     refuse_transaction(connection)
     done = 0
     with translated():
-        batches = _subjects(ledger, connection) if subjects is None else _chunks(subjects)
-        for names in batches:
+        for names in _batches(ledger, connection, subjects):
             for name in names:
                 counters.connection.command("DEL", counters.keys.subject(name))
             absorb(counters, ledger, connection, names)
@@ -182,12 +182,19 @@ def _open_with(
     )
 
 
-def _chunks(subjects: Sequence[str]) -> Iterator[Sequence[str]]:
-    for at in range(0, len(subjects), BATCH):
-        yield subjects[at : at + BATCH]
+def _batches(
+    ledger: Ledger, connection: PgConnection, subjects: Sequence[str] | None
+) -> Iterator[Sequence[str]]:
+    if subjects is None:
+        yield from all_subjects(ledger, connection)
+        return
+    names = list(dict.fromkeys(subjects))
+    for at in range(0, len(names), BATCH):
+        yield names[at : at + BATCH]
 
 
-def _subjects(ledger: Ledger, connection: PgConnection) -> Iterator[list[str]]:
+def all_subjects(ledger: Ledger, connection: PgConnection) -> Iterator[list[str]]:
+    """Every subject that ever had a quota, in order and in batches."""
     after = ""
     while True:
         with connection.transaction():
@@ -203,7 +210,7 @@ def _subjects(ledger: Ledger, connection: PgConnection) -> Iterator[list[str]]:
 
 
 def _audit_batch(
-    counters: Counters, ledger: Ledger, connection: PgConnection, names: list[str]
+    counters: Counters, ledger: Ledger, connection: PgConnection, names: Sequence[str]
 ) -> tuple[list[Drift], bool]:
     snapshots: list[Snapshot] | None = None
     with contextlib.suppress(Unavailable):
@@ -250,7 +257,7 @@ def _is_free_wrong(state: QuotaState, quota: LedgerQuota) -> bool:
 
 
 def _columns(
-    ledger: Ledger, connection: PgConnection, names: list[str]
+    ledger: Ledger, connection: PgConnection, names: Sequence[str]
 ) -> dict[str, dict[int, tuple[int, int]]]:
     """The used column and the ledger's count of every quota of the subjects, ended ones too."""
     t = ledger.table
@@ -263,7 +270,7 @@ def _columns(
             WHERE namespace = %s AND quota_id = q.{t.id} AND NOT void
         ) l ON true"""  # noqa: S608  names are checked by QuotaTable
     rows = connection.execute(
-        query.encode(), (names, [t.value(name) for name in names], ledger.namespace)
+        query.encode(), (list(names), [t.value(name) for name in names], ledger.namespace)
     ).fetchall()
     columns: dict[str, dict[int, tuple[int, int]]] = {name: {} for name in names}
     for subject, quota_id, column, used in rows:

@@ -161,16 +161,18 @@ class Ledger:
             ).fetchone()
         return row[0] if row else 0
 
-    def read(self, connection: PgConnection, subjects: Sequence[str]) -> list[LedgerSubject]:
+    def read(
+        self, connection: PgConnection, subjects: Sequence[str], *, ended: bool = False
+    ) -> list[LedgerSubject]:
         """Definitions, versions and taken slots of subjects, in one statement and so in one snapshot.
 
-        Quotas that ended more than a minute ago are left out: nothing under way can concern them.
+        Quotas that ended more than a minute ago are left out unless `ended`: nothing under way can concern them.
         """
         if not subjects:
             return []
         with translated():
             rows = connection.execute(
-                self._read_query().encode(),
+                self._read_query(ended=ended).encode(),
                 (
                     list(subjects),
                     [self._value(subject) for subject in subjects],
@@ -223,15 +225,16 @@ class Ledger:
                 f"subject {subject!r} does not name a row of {self.table.table}."
             ) from error
 
-    def _read_query(self) -> str:
+    def _read_query(self, *, ended: bool) -> str:
         t = self.table
+        since = "'-infinity'" if ended else "statement_timestamp() - interval '1 minute'"
         return f"""
             SELECT s.subject, coalesce(v.version, 0), q.{t.id}, q.{t.start}, q.{t.end}, q.{t.limit},
                    l.void, l.used, l.taken
             FROM unnest(%s::text[], %s::{t.subject_type}[]) AS s (subject, value)
             LEFT JOIN quota_redis_subject v ON v.namespace = %s AND v.subject = s.subject
             LEFT JOIN {t.table} q ON q.{t.subject} = s.value
-                AND (q.{t.end} IS NULL OR q.{t.end} > statement_timestamp() - interval '1 minute')
+                AND (q.{t.end} IS NULL OR q.{t.end} > {since})
             LEFT JOIN LATERAL (
                 SELECT range_agg(slots)::text AS taken,
                        coalesce(sum(least(coalesce(upper(slots), {ranges.SLOT_END}), {ranges.SLOT_END})

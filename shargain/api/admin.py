@@ -8,6 +8,7 @@ from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
+from unfold.admin import ModelAdmin
 
 from shargain.api.models import ScraperToken
 
@@ -21,7 +22,7 @@ class TokenForm(forms.ModelForm):
 
 
 @admin.register(ScraperToken)
-class ScraperTokenAdmin(admin.ModelAdmin):
+class ScraperTokenAdmin(ModelAdmin):
     """Once issued, a token can be renamed and revoked, and nothing else of it changes."""
 
     form = TokenForm

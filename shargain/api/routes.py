@@ -1,12 +1,13 @@
-"""The API's two operations, under `/api/v1/targets/{id}/`."""
+"""The API's operations on the targets of a token's owner, under `/api/v1/targets`."""
 
-from datetime import datetime
+from dataclasses import asdict
+from datetime import datetime, timedelta
 from typing import Annotated
 from uuid import UUID, uuid4
 
 from django.http import HttpResponse
 from django.utils import timezone
-from ninja import Router, Status
+from ninja import Query, Router, Status
 from ninja.params.functions import Header
 from pydantic import BeforeValidator
 
@@ -15,16 +16,25 @@ from shargain.api.problems import Problem, invalid
 from shargain.api.ratelimit import POLICY, rate_limit_fields, retry_after
 from shargain.api.schemas import (
     ActiveQuotaOut,
+    ActivityOut,
     BatchIn,
     BatchOut,
     InvalidOut,
     ProblemOut,
     QuotaExceededOut,
     QuotaOut,
+    TargetOut,
+    TargetsOut,
+    UsageOut,
+    UsagePointOut,
 )
+from shargain.offers.models import ScrapingTarget
 from shargain.offers.services.offer_creation import BatchResult, create_offers
 from shargain.offers.services.quota import QuotaInfo, QuotaService
+from shargain.usage.services import activity_series, pace, usage_series
 
+TARGETS_PER_PAGE = 100
+MAX_HOURS = 24 * 31
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 
 RATE_LIMIT_HEADERS = {
@@ -108,6 +118,58 @@ def show_quota(request: ScraperRequest, response: HttpResponse, target_id: int) 
     quota = QuotaService().get_active_quota(target_id)
     _set_fields(response, quota, timezone.now())
     return ActiveQuotaOut(quota=QuotaOut.of(quota))
+
+
+@router.get(
+    "/targets",
+    response={200: TargetsOut, (401, 503): ProblemOut, 422: InvalidOut},
+    by_alias=True,
+    operation_id="listTargets",
+    summary="List your targets",
+)
+def list_targets(
+    request: ScraperRequest,
+    after: Annotated[int, Query(ge=0, le=2**63 - 1, description="An earlier answer's `next`.")] = 0,
+) -> TargetsOut:
+    """Return the owner's active targets in the order of their ids, with their active quotas, 100 at a time."""
+    own = ScrapingTarget.objects.filter(owner_id=request.auth.owner_id, is_active=True)
+    found = list(own.filter(pk__gt=after).order_by("pk")[: TARGETS_PER_PAGE + 1])
+    shown = found[:TARGETS_PER_PAGE]
+    quotas = QuotaService().active_quotas([target.pk for target in shown])
+    return TargetsOut(
+        targets=[
+            TargetOut(id=target.pk, name=target.name, quota=QuotaOut.of(quotas.get(target.pk)))
+            for target in shown
+        ],
+        next=shown[-1].pk if len(found) > len(shown) else None,
+    )
+
+
+@router.get(
+    "/targets/{int:target_id}/usage",
+    response={200: UsageOut, (401, 404, 503): ProblemOut, 422: InvalidOut},
+    by_alias=True,
+    operation_id="showUsage",
+    summary="Show usage over time",
+)
+def show_usage(
+    request: ScraperRequest,
+    target_id: int,
+    hours: Annotated[int, Query(ge=1, le=MAX_HOURS, description="How far back to look.")] = 48,
+) -> UsageOut:
+    """Return the active quota with its use over time and what became of offers in each hour. Some seconds old."""
+    check_target(request.auth, target_id)
+    quota = QuotaService().get_active_quota(target_id)
+    if quota is None:
+        return UsageOut(quota=None, runs_out_at=None, usage=[], activity=[])
+    until = timezone.now()
+    since = max(until - timedelta(hours=hours), quota.period_start)
+    return UsageOut(
+        quota=QuotaOut.of(quota),
+        runs_out_at=pace(quota).runs_out_at,
+        usage=[UsagePointOut(**asdict(p)) for p in usage_series(quota.id, since, until)],
+        activity=[ActivityOut(**asdict(a)) for a in activity_series(quota.id, since, until)],
+    )
 
 
 def _batch_id(in_body: UUID | None, in_header: UUID | None) -> UUID:

@@ -105,6 +105,36 @@ class ActiveQuotaOut(BaseModel):
     quota: QuotaOut | None = Field(description="null: no quota is active, nothing is limited.")
 
 
+class TargetOut(ActiveQuotaOut):
+    id: int
+    name: str
+
+
+class TargetsOut(BaseModel):
+    targets: list[TargetOut]
+    next: int | None = Field(description="Give it as `after` for the targets that follow.")
+
+
+class UsagePointOut(BaseModel):
+    at: datetime
+    used: int = Field(description="Offers that were used from then on, until the next point.")
+
+
+class ActivityOut(BaseModel):
+    at: datetime = Field(description="The hour (UTC) that begins then.")
+    created: int
+    duplicates: int
+    discarded: int
+
+
+class UsageOut(ActiveQuotaOut):
+    runs_out_at: datetime | None = Field(
+        description="When the limit is reached at the pace of late; null: not before the period ends."
+    )
+    usage: list[UsagePointOut]
+    activity: list[ActivityOut]
+
+
 class BatchOut(ActiveQuotaOut):
     batch_id: UUID
     outcomes: list[Outcome] = Field(description="One per offer, in the order of the batch.")

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     folder = options.state / "load"
     try:
-        with _servers(folder):
+        with servers(folder):
             report = _count_on_the_wire(options) if options.count_round_trips else _load(options)
     except (ServerError, ProcessError, OSError) as error:
         print(f"The measurement cannot go on: {error}", file=sys.stderr)
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _load(options: argparse.Namespace) -> dict[str, Any]:
-    _set_up()
+    set_up()
     from shargain.demo.measuring import measure
 
     return measure(options, options.state / "load" / "processes")
@@ -59,13 +59,14 @@ def _count_on_the_wire(options: argparse.Namespace) -> dict[str, Any]:
         proxied(os.environ["REDIS_URL"]) as redis,
     ):
         os.environ["DATABASE_URL"], os.environ["REDIS_URL"] = postgres.url, redis.url
-        _set_up()
+        set_up()
         from shargain.demo.round_trips import count_round_trips
 
         return count_round_trips(options.batch, postgres, redis)
 
 
-def _set_up() -> None:
+def set_up() -> None:
+    """Prepare Django, and the database that the environment names."""
     import django
 
     django.setup()
@@ -91,11 +92,11 @@ def _as_text(report: Mapping[str, Any], indent: str = "") -> str:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line, and refuse what makes no measurement."""
     parser = argparse.ArgumentParser(description="Measure the creation of offers under load.")
-    parser.add_argument("--processes", type=_integer(1, 64), default=8)
-    parser.add_argument("--targets", type=_integer(1, 100_000), default=1)
+    parser.add_argument("--processes", type=integer(1, 64), default=8)
+    parser.add_argument("--targets", type=integer(1, 100_000), default=1)
     parser.add_argument("--limit", type=_limits, default=(10_000, 10_000), metavar="N or LOW-HIGH")
-    parser.add_argument("--batch", type=_integer(1, 1000), default=20)
-    parser.add_argument("--seconds", type=_integer(1, 3600), default=20)
+    parser.add_argument("--batch", type=integer(1, 1000), default=20)
+    parser.add_argument("--seconds", type=integer(1, 3600), default=20)
     parser.add_argument("--overlap", type=_share, default=0.5, help="0 to 1; 0.5 by default")
     parser.add_argument("--naive", action="store_true", help="check, create, add: not exact")
     parser.add_argument("--count-round-trips", action="store_true", help="on the wire, per batch")
@@ -104,7 +105,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _integer(lowest: int, highest: int) -> Callable[[str], int]:
+def integer(lowest: int, highest: int) -> Callable[[str], int]:
+    """For argparse: reads an integer of this range."""
+
     def read(text: str) -> int:
         if not text.isascii() or not text.isdecimal() or not lowest <= int(text) <= highest:
             raise argparse.ArgumentTypeError(f"{text!r}: give {lowest} to {highest}")
@@ -115,7 +118,7 @@ def _integer(lowest: int, highest: int) -> Callable[[str], int]:
 
 def _limits(text: str) -> tuple[int, int]:
     low, _, high = text.partition("-")
-    read = _integer(0, 10**12)
+    read = integer(0, 10**12)
     lowest, highest = read(low), read(high or low)
     if lowest > highest:
         raise argparse.ArgumentTypeError(f"{text!r}: give the lower one first")
@@ -133,7 +136,7 @@ def _share(text: str) -> float:
 
 
 @contextmanager
-def _servers(folder: Path) -> Iterator[None]:
+def servers(folder: Path) -> Iterator[None]:
     """Empty servers for one measurement; what it leaves is thrown away before and after."""
     folder.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
     folder.mkdir(mode=0o711, exist_ok=True)

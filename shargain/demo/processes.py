@@ -145,6 +145,7 @@ def _web(port: int) -> list[str]:
     return _python(
         "-m", "gunicorn", "shargain.wsgi", "--workers", "2", "--bind", f"127.0.0.1:{port}",
         "--no-control-socket", "--logger-class", "shargain.weblog.RecordLogger",
+        "--config", "python:shargain.monitoring.web_server",
     )  # fmt: skip
 
 

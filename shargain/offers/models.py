@@ -113,3 +113,28 @@ class FailedBatch(models.Model):
 
     def __str__(self) -> str:
         return str(self.batch_id)
+
+
+class QuotaEdit(models.Model):
+    """An edit of a quota, by whatever road it came. Written by a trigger alone, and never changed.
+
+    No foreign keys: what is written down outlives the quota and the target.
+    """
+
+    quota_id = models.BigIntegerField()
+    target_id = models.BigIntegerField()
+    at = models.DateTimeField()
+    kind = models.CharField(max_length=10)
+    who = models.CharField(max_length=200)
+    why = models.CharField(max_length=1000, blank=True)
+    before = models.JSONField()
+    after = models.JSONField()
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["quota_id", "id"], name="quotaedit_quota"),
+            models.Index(fields=["target_id", "id"], name="quotaedit_target"),
+        ]
+
+    def __str__(self) -> str:
+        return f"quota {self.quota_id} {self.kind} by {self.who}"

@@ -7,6 +7,7 @@ from celery import Task, shared_task
 from celery.exceptions import Reject
 from django.db import DatabaseError
 
+from shargain.logs import fields
 from shargain.offers.services import failed_batches
 from shargain.offers.services.errors import InvalidBatch, ServiceUnavailable, UnknownTarget
 from shargain.offers.services.offer_creation import create_offers
@@ -17,6 +18,8 @@ logger = logging.getLogger(__name__)
 MAX_ATTEMPTS = 5
 MAX_PAUSE = 60
 """Seconds between two attempts at the most."""
+MAX_NAME = 64
+"""Characters of an id that the log repeats."""
 
 
 @shared_task(
@@ -32,27 +35,30 @@ MAX_PAUSE = 60
 )
 def create_batch(self: "Task[Any, None]", payload: dict[str, Any], attempts: int = 0) -> None:
     """Create a batch. What fails five times is kept as a failed batch; an outage of PostgreSQL is waited for."""
+    with fields(task_id=self.request.id, **_names(payload)):
+        _create(self, payload, attempts)
+
+
+def _create(task: "Task[Any, None]", payload: dict[str, Any], attempts: int) -> None:
     try:
         target_id, batch_id, offers = batch_from_json(payload)
-        result = create_offers(target_id, offers, batch_id=batch_id)
+        create_offers(target_id, offers, batch_id=batch_id)
     except (InvalidBatch, UnknownTarget) as error:
-        _keep(self, payload, attempts + 1, error)
-        return
+        _keep(task, payload, attempts + 1, error)
     except Exception as error:
         is_outage = isinstance(error, ServiceUnavailable) and not failed_batches.is_database_up()
         attempts += not is_outage
         if attempts >= MAX_ATTEMPTS:
-            _keep(self, payload, attempts, error)
+            _keep(task, payload, attempts, error)
             return
-        raise _again(self, payload, attempts, error) from error
-    logger.info(
-        "batch %s of target %d: %d created, %d duplicates, %d discarded",
-        batch_id,
-        target_id,
-        result.created,
-        result.duplicates,
-        result.discarded,
-    )
+        raise _again(task, payload, attempts, error) from error
+
+
+def _names(payload: Any) -> dict[str, str | None]:
+    """What a payload says that it is, for the log: nothing in it is checked yet."""
+    named = payload if isinstance(payload, dict) else {}
+    texts = {name: named.get(name) for name in ("batch_id", "target_id")}
+    return {name: None if x is None else str(x)[:MAX_NAME] for name, x in texts.items()}
 
 
 def _keep(

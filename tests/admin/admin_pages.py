@@ -26,5 +26,7 @@ def text_of(client: Client, path: str, **params: str) -> str:
 
 
 def cells(html: str, column: str) -> list[str]:
-    found = re.findall(rf'<t[dh] class="field-{column}[^"]*">(.*?)</t[dh]>', html)
-    return [" ".join(re.sub(r"<[^>]*>", " ", cell).split()) for cell in found]
+    """The text of a column in every row of a list, whatever the cell's other classes and attributes are."""
+    name = rf'class="(?:[^"]*\s)?field-{re.escape(column)}(?:\s[^"]*)?"'
+    found = re.findall(rf"<t(d|h)\b[^>]*\s{name}[^>]*>(.*?)</t\1>", html, re.DOTALL)
+    return [" ".join(re.sub(r"<[^>]*>", " ", cell).split()) for _, cell in found]

@@ -96,7 +96,7 @@ def test_too_many_are_refused(
     retried: list[Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("shargain.offers.admin.MAX_RETRIED", 0)
+    monkeypatch.setattr("shargain.offers.admin.failed_batches.MAX_RETRIED", 0)
 
     html = try_again(admin_client, batch)
 

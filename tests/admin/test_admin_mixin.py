@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -35,7 +36,10 @@ urlpatterns = [path("plain/", site.urls), path("", include("shargain.urls"))]
 
 @pytest.fixture(autouse=True)
 def plain_site(settings: Any) -> None:
+    """Django's own templates, which this project's admin replaces."""
     settings.ROOT_URLCONF = __name__
+    own = Path(admin.__file__).parent / "templates"
+    settings.TEMPLATES = [{**settings.TEMPLATES[0], "DIRS": [own]}]
 
 
 @pytest.fixture

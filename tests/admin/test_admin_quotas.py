@@ -505,43 +505,6 @@ class TestDelete:
         assert not OfferQuota.objects.exists()
 
 
-class TestClose:
-    def test_ends_a_quota_now_and_keeps_what_it_counted(
-        self, admin_client: Client, target: ScrapingTarget, new_quota: NewQuota, spend: Spend
-    ) -> None:
-        quota = new_quota(10)
-        spend(4)
-
-        html = act(admin_client, "close_selected", quota)
-
-        assert "Closed 1 offer quota." in html
-        assert QuotaService().get_active_quota(target) is None
-        assert QuotaService().describe([quota.id])[quota.id].used == 4
-        assert cells(html, "state") == ["expired"]
-
-    def test_leaves_what_has_not_begun_or_has_ended(
-        self, admin_client: Client, new_quota: NewQuota
-    ) -> None:
-        quotas = [new_quota(began=-2), new_quota(began=5, ended=4)]
-        before = [QuotaService().describe([quota.id])[quota.id].period_end for quota in quotas]
-
-        html = act(admin_client, "close_selected", *quotas)
-
-        assert "2 left as before" in html
-        after = [QuotaService().describe([quota.id])[quota.id].period_end for quota in quotas]
-        assert after == before
-
-    def test_too_many_at_once_are_refused(
-        self, admin_client: Client, new_quota: NewQuota, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("quota_redis.django.admin.MAX_CLOSED", 1)
-
-        html = act(admin_client, "close_selected", new_quota(began=1), new_quota(began=2))
-
-        assert "2 quotas are selected: close at most 1 at a time" in html
-        assert OfferQuota.objects.filter(period_end=None).count() == 2
-
-
 class TestPermissions:
     def test_who_may_only_view_sees_and_changes_nothing(
         self,
@@ -554,12 +517,12 @@ class TestPermissions:
 
         html = text_of(client, LIST)
         assert "0 / 10" in html
-        assert "close_selected" not in html
+        assert "bulk_close" not in html
         assert "0 / 10" in text_of(client, page_of(quota))
         assert client.post(page_of(quota), fields(target, 99)).status_code == 403
         assert client.post(ADD, fields(target, 99)).status_code == 403
         assert client.post(page_of(quota, "delete"), {"post": "yes"}).status_code == 403
-        act(client, "close_selected", quota)
+        act(client, "bulk_close", quota)
         act(client, "delete_selected", quota, post="yes")
         row = OfferQuota.objects.get()
         assert (row.max_offers_per_period, row.period_end) == (10, None)
@@ -571,10 +534,10 @@ class TestPermissions:
         client = staff(["view_offerquota", "change_offerquota"])
 
         act(client, "delete_selected", quota, post="yes")
-        html = act(client, "close_selected", quota)
+        html = act(client, "bulk_close", quota)
 
-        assert "Closed 1 offer quota." in html
-        assert OfferQuota.objects.exclude(period_end=None).count() == 1
+        assert "What changes" in html
+        assert OfferQuota.objects.count() == 1
 
     def test_strangers_are_sent_to_the_login(self, client: Client, quota_db: None) -> None:
         assert client.get(LIST)["Location"].startswith("/admin/login/")

@@ -27,7 +27,8 @@ CELERY = [
 
 @pytest.fixture
 def supervisor(home: Path) -> Iterator[Supervisor]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # Celery takes the broker of the environment before the program's own, and tasks of other tests from it.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CELERY_BROKER_URL": "memory://"}
     with Supervisor(home / "logs", cwd=home, env=environment) as running:
         yield running
 

@@ -106,6 +106,8 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
             "REDIS_URL": os.environ["REDIS_URL"],
             "CELERY_BROKER_URL": _place(os.environ["CELERY_BROKER_URL"], str(15 - number)),
             "QUOTA_TIMEOUT_SECONDS": "5",
+            # On one host worker and beat would want the same port.
+            "METRICS_PORT": "0",
         }
         deployed = Deployment(folder, addresses)
         migrated = deployed.run(*deployed.services["migrate"]["command"])

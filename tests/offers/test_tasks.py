@@ -52,6 +52,8 @@ def test_a_batch_that_is_delivered_twice_counts_once(
         {"offers": [{"url": "https://example.org", "title": "nul \0", "metadata": {"\0": "\0"}}]},
         {"offers": [{"url": "https://example.org", "title": "x", "surprise": 1}]},
         {"offers": [7]},
+        {"target_id": "half a pair \udc9b", "\udc9b": "\udc9b"},
+        {"target_id": float("nan"), "offers": [float("-inf")]},
     ],
 )
 def test_what_can_never_be_created_is_kept_at_once(

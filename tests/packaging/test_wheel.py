@@ -71,6 +71,7 @@ def test_its_extras(metadata: Message) -> None:
         "postgres": {"psycopg"},
         "django": {"django", "django-redis", "psycopg"},
         "celery": {"celery"},
+        "metrics": {"prometheus-client"},
         "testing": {"pytest", "fakeredis[lua]"},
     }
 

@@ -44,7 +44,9 @@ class Server:
 
     def is_alive(self) -> bool:
         answer = self.send(request("GET", "/livez", Connection="close"))
-        return self.process.poll() is None and answer.startswith(b"HTTP/1.1 200 ")
+        # With https alone, a redirect is what lives.
+        is_answer = answer.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 301 "))
+        return self.process.poll() is None and is_answer
 
 
 def request(method: str, path: str, body: bytes = b"", **headers: str) -> bytes:
@@ -67,14 +69,14 @@ def database_url() -> str:
 
 
 @contextmanager
-def serve(folder: Path, **environment: str) -> Iterator[Server]:
+def serve(folder: Path, *, workers: int = 1, **environment: str) -> Iterator[Server]:
     """Start the `web` of docker-compose.yml on a port of its own and on the test's database."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     log = folder / "web.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            _command(port, folder),
+            _command(port, workers),
             cwd=ROOT,
             env={
                 **os.environ,
@@ -100,7 +102,7 @@ def serve(folder: Path, **environment: str) -> Iterator[Server]:
             process.wait()
 
 
-def _command(port: int, folder: Path) -> list[str]:
+def _command(port: int, workers: int) -> list[str]:
     variables = dict.fromkeys(required_variables(), "x")
     words: list[str] = interpolate(compose()["services"]["web"]["command"], variables)
     own = [
@@ -108,7 +110,14 @@ def _command(port: int, folder: Path) -> list[str]:
         for word in words[1:]
         if not word.startswith(("--bind", "--worker-tmp-dir", "--workers"))
     ]
-    return [sys.executable, "-m", *words[:1], *own, f"--bind=127.0.0.1:{port}", "--workers=1"]
+    return [
+        sys.executable,
+        "-m",
+        *words[:1],
+        *own,
+        f"--bind=127.0.0.1:{port}",
+        f"--workers={workers}",
+    ]
 
 
 def _wait(server: Server) -> None:

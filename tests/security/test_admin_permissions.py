@@ -5,6 +5,7 @@ The pages are those that the admin itself lists, so one that is added is covered
 
 import re
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -16,16 +17,25 @@ from django.db import connection
 from django.test import Client
 from django.urls import URLResolver
 
-from shargain.offers.models import FailedBatch
+from shargain.alerts.models import Alert, Endpoint, TargetThresholds
+from shargain.offers.models import FailedBatch, OfferQuota
+from shargain.plans.models import Correction, Plan, Subscription
 
 from .conftest import Party
 
 LogIn = Callable[[str], Client]
 # A page's kind is the end of its name; whoever may view sees the first ones, and nobody else any.
-SEEN_BY_VIEWERS = {"changelist", "history", "change"}
+SEEN_BY_VIEWERS = {"changelist", "history", "change", "export"}
 # `login` is for everybody, and the words of the widgets are no secret.
 OPEN = {"login", "jsi18n"}
-OF_THE_SITE = {"index", "password_change", "password_change_done", "logout", "autocomplete"}
+OF_THE_SITE = {
+    "index",
+    "password_change",
+    "password_change_done",
+    "logout",
+    "autocomplete",
+    "search",
+}
 
 BY_ARGUMENT = {"view_on_site", "app_list"}
 
@@ -46,8 +56,9 @@ MODEL_PAGES = {
     for name in ROUTES
     for label, model in MODELS.items()
     if name.removeprefix(label) in {"_changelist", "_add", "_history", "_delete", "_change"}
-    or name == f"{label}_password_change"
+    or name.removeprefix(label) in {"_password_change", "_repair", "_bulk", "_export", "_import"}
 }
+MODEL_PAGES["plans_grant"] = OfferQuota
 ACTIONS = [
     (model, name, function)
     for model, its_admin in admin.site._registry.items()
@@ -60,7 +71,21 @@ def one_of_each(party: Party) -> None:
     """A row of every model that has pages; a new model needs one here."""
     FailedBatch.objects.create(batch_id=uuid4(), target_id=1, payload={}, error="?", attempts=1)
     Group.objects.create(name="editors")
+    one_of_plans_and_alerts(party)
     assert all(model._default_manager.exists() for model in MODELS.values())
+
+
+def one_of_plans_and_alerts(party: Party) -> None:
+    day = datetime(2026, 1, 1, tzinfo=UTC)
+    about = {"quota_id": 1, "target_id": party.target.pk}
+    plan = Plan.objects.create(name="small", anchor=day)
+    Subscription.objects.create(target=party.target, plan=plan)
+    Correction.objects.create(
+        **about, key=uuid4(), units=1, limit_before=1, reason="spam", who="admin alice"
+    )
+    Endpoint.objects.create(name="pager", url="https://example.org/")
+    TargetThresholds.objects.create(target=party.target, percents=[50])
+    Alert.objects.create(**about, threshold="80", limit=10, used=8, period_start=day, at=day)
 
 
 @pytest.fixture
@@ -132,7 +157,7 @@ def test_who_may_view_changes_nothing(log_in: LogIn) -> None:
     for name in MODEL_PAGES:
         is_seen = kind_of(name) in SEEN_BY_VIEWERS
         assert client.get(path_of(name)).status_code == (200 if is_seen else 403), name
-        if kind_of(name) in {"add", "change", "delete", "password_change"}:
+        if kind_of(name) in {"add", "change", "delete", "password_change", "repair", "grant"}:
             assert client.post(path_of(name), {"post": "yes"}).status_code == 403, name
     assert rows() == before
 

@@ -34,6 +34,7 @@ SEED = os.environ.get("FUZZ_SEED")
 OPERATIONS = (
     ("/api/v1/targets/{target_id}/offers", "POST"),
     ("/api/v1/targets/{target_id}/quota", "GET"),
+    ("/api/v1/targets/{target_id}/usage", "GET"),
 )
 
 requests: Counter[str] = Counter()
@@ -121,7 +122,7 @@ def run(strategy: Any, examples: int, check: Callable[[Any], None]) -> None:
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
-@pytest.mark.parametrize(("path", "method"), OPERATIONS, ids=["offers", "quota"])
+@pytest.mark.parametrize(("path", "method"), OPERATIONS, ids=["offers", "quota", "usage"])
 @pytest.mark.parametrize(
     "kind", [valid, expired, revoked, of_a_deactivated_owner, unknown, missing]
 )

@@ -1,5 +1,6 @@
 """Batches that failed for good: kept with their payload until somebody tries them again."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID, uuid4
@@ -21,7 +22,7 @@ def keep(payload: Any, error: Exception, attempts: int) -> None:
         defaults={
             "target_id": target_id if isinstance(target_id, int) and abs(target_id) < 2**63 else 0,
             "payload": _storable(payload),
-            "error": f"{type(error).__name__}: {error}".replace("\0", "\\0")[:MAX_ERROR],
+            "error": _text(f"{type(error).__name__}: {error}")[:MAX_ERROR],
             "attempts": attempts,
         },
     )
@@ -64,11 +65,18 @@ def _batch_id(payload: Any) -> UUID:
 
 
 def _storable(value: Any) -> Any:
-    """The payload without NUL characters, which jsonb cannot hold."""
+    """The payload without what JSON has in Python and jsonb cannot hold."""
     if isinstance(value, str):
-        return value.replace("\0", "\\0")
+        return _text(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     if isinstance(value, list):
         return [_storable(item) for item in value]
     if isinstance(value, dict):
         return {_storable(key): _storable(item) for key, item in value.items()}
     return value
+
+
+def _text(value: str) -> str:
+    """The text with NUL characters and halves of surrogate pairs escaped."""
+    return value.encode(errors="backslashreplace").decode().replace("\0", "\\0")

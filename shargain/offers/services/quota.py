@@ -23,11 +23,23 @@ from quota_redis import InsideTransaction as QuotaInsideTransaction
 from quota_redis import QuotaInUse as LedgerQuotaInUse
 from quota_redis.django.checks import refuse_to_start
 from quota_redis.django.engine import Engine, engine_for
-from quota_redis.postgres import AuditReport, SyncReport, absorb
+from quota_redis.postgres import (
+    AuditReport,
+    Course,
+    Explanation,
+    HoldView,
+    Preview,
+    QuotaView,
+    Span,
+    SyncReport,
+    absorb,
+    spans,
+)
 from quota_redis.postgres.ledger import translated
 from quota_redis.ranges import render_multirange
 from quota_redis.types import Snapshot
 from shargain.offers.models import OfferQuota, ScrapingTarget
+from shargain.offers.services import edits
 from shargain.offers.services.errors import (
     InsideTransaction,
     InvalidQuota,
@@ -36,6 +48,21 @@ from shargain.offers.services.errors import (
     UnknownQuota,
     UnknownTarget,
 )
+
+__all__ = [
+    "AuditReport",
+    "Batch",
+    "Explanation",
+    "HoldView",
+    "Permit",
+    "Preview",
+    "QuotaInfo",
+    "QuotaService",
+    "QuotaView",
+    "Span",
+    "Spent",
+    "Target",
+]
 
 Target: TypeAlias = ScrapingTarget | int
 _FIELDS = {
@@ -98,6 +125,9 @@ class Spent:
     used: int
     held: int
     is_live: bool
+    road: str = ""
+    """Where its slots came from: "reserved" from Redis, "no_quota", or why it took the direct road."""
+    conflicts: int = 0
 
 
 class QuotaService:
@@ -123,10 +153,8 @@ class QuotaService:
         Raises InvalidQuota, UnknownTarget.
         """
         _validate(max_offers_per_period, period_start, period_end)
-        target_id = _id(target)
         with _outages():
-            if not ScrapingTarget.objects.filter(pk=target_id).exists():
-                raise UnknownTarget(f"There is no target {target_id}.")
+            target_id = _known(target)
             with transaction.atomic():
                 values = {
                     "max_offers_per_period": max_offers_per_period,
@@ -202,6 +230,47 @@ class QuotaService:
             )
             return {info.target_id: info for info in self._infos(list(quotas))}
 
+    def explain(
+        self, target: Target, *, amount: int = 1, at: datetime | None = None
+    ) -> Explanation:
+        """Which quota rules the target at a moment (None = now), why, and what a batch would get.
+
+        amount: offers, 1 to 1,000. Raises UnknownTarget, and InvalidQuota for another amount or a naive moment.
+        """
+        with _outages():
+            return _engine().explain(_subject(_known(target)), amount=amount, at=at)
+
+    def timeline(self, target: Target) -> tuple[Span, ...]:
+        """Which quota rules when, gaps included; the last span is open. Raises UnknownTarget."""
+        with _outages():
+            quotas = _all().filter(target_id=_known(target))
+            rows = quotas.values_list("pk", "period_start", "period_end")
+            return spans(Quota(pk, None, start, end) for pk, start, end in rows)
+
+    def preview_edit(
+        self,
+        quota_id: int | None,
+        target_id: int,
+        *,
+        max_offers_per_period: int | None,
+        period_start: datetime,
+        period_end: datetime | None,
+    ) -> Preview:
+        """What it would do to give a quota of the target (None = the one with this start, or a new one) these
+        values now. Raises InvalidQuota, UnknownTarget, UnknownQuota."""
+        _validate(max_offers_per_period, period_start, period_end)
+        with _outages():
+            subject = _subject(_known(target_id))
+            if quota_id is not None and not _has_quota(target_id, quota_id):
+                raise UnknownQuota(f"Target {target_id} has no quota {quota_id}.")
+            limit, start, end = max_offers_per_period, period_start, period_end
+            return _engine().preview_edit(subject, quota_id, limit=limit, start=start, end=end)
+
+    def edits(self, quota_id: int) -> list[edits.Edit]:
+        """Who edited the quota, when and why, the latest first."""
+        with _outages():
+            return edits.edits(quota_id)
+
     def spend(self, target_id: int, batch: Batch) -> Spent:
         """Drive a batch to its end, exactly. Raises InsideTransaction, ServiceUnavailable."""
         with _outages():
@@ -216,6 +285,8 @@ class QuotaService:
             usage.used,
             usage.held,
             is_live=course.usage is not None,
+            road=_road(course),
+            conflicts=course.conflicts,
         )
 
     def sync(self) -> SyncReport:
@@ -227,6 +298,11 @@ class QuotaService:
         """Compare Redis, counts and ledger, and repair towards the ledger."""
         with _outages():
             return _engine().audit(repair=repair)
+
+    def audit_target(self, target: Target, *, repair: bool) -> AuditReport:
+        """The same for one target. Raises UnknownTarget, InsideTransaction."""
+        with _outages():
+            return _engine().audit([_subject(_known(target))], repair=repair)
 
     def absorb(self, target: Target) -> None:
         """Bring what Redis has of a target in line with the ledger."""
@@ -273,7 +349,7 @@ class QuotaService:
             snapshots = []
         live = {s.subject: s for s in snapshots}
         unknown = [q.pk for q in quotas if _live_usage(live, q) is None]
-        counted = _used_by_ledger(engine, unknown) if unknown else {}
+        counted = engine.ledger.used(engine.reading(), unknown) if unknown else {}
         return [_info(q, _live_usage(live, q), counted.get(q.pk, 0)) for q in quotas]
 
 
@@ -327,8 +403,18 @@ def _outages() -> Iterator[None]:
         raise
 
 
+def _road(course: Course) -> str:
+    if course.went_direct:
+        return f"direct: {course.direct_reason}"
+    return "no_quota" if course.has_no_quota else "reserved"
+
+
 def _engine() -> Engine:
     return engine_for(OfferQuota)
+
+
+def _all() -> "QuerySet[OfferQuota]":
+    return cast("QuerySet[OfferQuota]", OfferQuota.objects.all())
 
 
 def _active() -> "QuerySet[OfferQuota]":
@@ -337,6 +423,18 @@ def _active() -> "QuerySet[OfferQuota]":
 
 def _id(target: Target) -> int:
     return target.pk if isinstance(target, ScrapingTarget) else target
+
+
+def _known(target: Target) -> int:
+    """The target's id. Raises UnknownTarget where there is no such row."""
+    target_id = _id(target)
+    if not ScrapingTarget.objects.filter(pk=target_id).exists():
+        raise UnknownTarget(f"There is no target {target_id}.")
+    return target_id
+
+
+def _has_quota(target_id: int, quota_id: int) -> bool:
+    return OfferQuota.objects.filter(pk=quota_id, target_id=target_id).exists()
 
 
 def _subject(target_id: int) -> str:
@@ -393,14 +491,6 @@ def _live_usage(live: dict[str, Snapshot], quota: OfferQuota) -> Usage | None:
     snapshot = live.get(_subject(quota.target_id))
     state = snapshot.quotas.get(quota.pk) if snapshot else None
     return state.usage if state else None
-
-
-def _used_by_ledger(engine: Engine, quota_ids: Sequence[int]) -> dict[int, int]:
-    from django.db import connections
-
-    wrapper: Any = connections[engine.database]
-    wrapper.ensure_connection()
-    return engine.ledger.used(wrapper.connection, quota_ids)
 
 
 def _info(quota: OfferQuota, usage: Usage | None, counted: int) -> QuotaInfo:

@@ -1,40 +1,49 @@
-import json
 from argparse import ArgumentParser
-from dataclasses import asdict
+from contextlib import closing
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand
 
-from quota_redis.django.engine import engines
-from quota_redis.errors import QuotaError
+from quota_redis.django.management.printing import (
+    DIFFERS,
+    EXIT_STATUS,
+    Progress,
+    as_json,
+    engine_of,
+    engines_of,
+    escaped,
+    failing_clearly,
+)
 from quota_redis.postgres import AuditReport
 
 
 class Command(BaseCommand):
     help = (
         "Compare Redis, used counts and the ledger, and repair towards the ledger. "
-        "Exit status 1 where anything differed or the schema has gaps."
+        "Gaps in the schema count as differences. " + EXIT_STATUS
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("subjects", nargs="*", help="as `target:42`; none means all")
         parser.add_argument("--check", action="store_true", help="only look, repair nothing")
         parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
     def handle(self, **options: Any) -> None:
-        try:
-            reports = [
-                engine.audit(
-                    repair=not options["check"],
-                    progress=lambda n: self.stderr.write(f"{n} subjects"),
-                )
-                for engine in engines()
-            ]
-        except QuotaError as error:
-            raise CommandError(str(error)) from error
+        with failing_clearly():
+            reports = self._audit(options["subjects"], repair=not options["check"])
         for report in reports:
-            self.stdout.write(json.dumps(asdict(report)) if options["json"] else _as_text(report))
+            self.stdout.write(as_json(report) if options["json"] else _as_text(report))
         if any(report.drifts or report.problems or not report.is_complete for report in reports):
-            raise SystemExit(1)
+            raise SystemExit(DIFFERS)
+
+    def _audit(self, subjects: list[str], *, repair: bool) -> list[AuditReport]:
+        chosen = engines_of(subjects)
+        for subject in subjects:
+            engine_of(subject)
+        with closing(Progress(self.stderr, "subjects")) as progress:
+            return [
+                engine.audit(names, repair=repair, progress=progress) for engine, names in chosen
+            ]
 
 
 def _as_text(report: AuditReport) -> str:
@@ -50,4 +59,4 @@ def _as_text(report: AuditReport) -> str:
     ]
     if report.drifts and report.repaired:
         lines.append("repaired towards the ledger")
-    return "\n".join(lines)
+    return escaped("\n".join(lines))

@@ -8,6 +8,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connection
 from kombu.exceptions import OperationalError
 
+from shargain.logs import fields
 from shargain.offers.models import ScrapingTarget
 from shargain.offers.services.errors import InvalidBatch
 from shargain.offers.services.offer_creation import (
@@ -127,16 +128,27 @@ def hand_over(target_id: int, offers: list[NewOffer], stop: StopRequest) -> None
     before the end; the loss is logged, and the next visit finds the same offers.
     """
     payload = batch_to_json(target_id, uuid4(), offers)
-    pause = 1.0
+    with fields(batch_id=payload["batch_id"], target_id=target_id):
+        _queue(payload, stop)
+
+
+def _queue(payload: dict[str, Any], stop: StopRequest) -> None:
+    count, pause = len(payload["offers"]), 1.0
     while True:
         try:
-            create_batch.apply_async(args=(payload,), retry=False)
+            queued = create_batch.apply_async(args=(payload,), retry=False)
         except OperationalError as error:
             logger.warning("the broker cannot be reached, the batch is kept: %s", error)
         else:
+            logger.info(
+                "batch %s of %d offers is queued",
+                payload["batch_id"],
+                count,
+                extra={"task_id": queued.id},
+            )
             return
         if stop.wait(pause):
-            logger.error("batch %s of %d offers was never queued", payload["batch_id"], len(offers))
+            logger.error("batch %s of %d offers was never queued", payload["batch_id"], count)
             raise Stopped
         pause = min(2 * pause, MAX_PAUSE)
 
