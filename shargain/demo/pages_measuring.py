@@ -16,6 +16,7 @@ from shargain.offers.models import Offer, OfferQuota, ScrapingTarget
 from shargain.offers.services.quota import QuotaService
 
 OWNERS = 50
+LIST_PAGE = 100
 # A quota of last month and one of this month for each target, used from a quarter to the full.
 _FILL = (
     """
@@ -126,6 +127,7 @@ def _client() -> Client:
 
 def _pages() -> dict[str, str]:
     fullest = cast("OfferQuota", OfferQuota.objects.order_by("-used_offers_count")[0])
+    last = max(1, Offer.objects.count() // LIST_PAGE)
     quotas, targets = "/admin/offers/offerquota/", "/admin/offers/scrapingtarget/"
     return {
         "overview": "/admin/",
@@ -141,7 +143,7 @@ def _pages() -> dict[str, str]:
         "target list, searched": f"{targets}?q=search+49",
         "target page": f"{targets}{fullest.target_id}/change/",
         "offer list": "/admin/offers/offer/",
-        "offer list, last page": "/admin/offers/offer/?p=1000",
+        "offer list, last page": f"/admin/offers/offer/?p={last}",
         "offer list, of a target": f"/admin/offers/offer/?target={fullest.target_id}",
         "offer list, searched": "/admin/offers/offer/?q=ct+Premium",
     }
