@@ -1,14 +1,12 @@
-"""What alerts hear of syncs, in whatever process they run."""
+"""What alerts hear of syncs, in whatever process they run.
 
-import logging
+Beat's next task delivers what is raised here: a sync must not wait for the broker.
+"""
+
 from collections.abc import Mapping
 from typing import Any
 
-from kombu.exceptions import OperationalError
-
 from quota_redis.django.events import counts_written
-
-logger = logging.getLogger(__name__)
 
 
 def connect() -> None:
@@ -18,15 +16,4 @@ def connect() -> None:
 def _on_counts(counts: Mapping[int, int], **_: Any) -> None:
     from shargain.alerts.thresholds import raise_alerts
 
-    if raise_alerts(counts):
-        _hurry()
-
-
-def _hurry() -> None:
-    """Have it delivered now. Without the broker beat's next task does it."""
-    from shargain.alerts.tasks import alerts_deliver
-
-    try:
-        alerts_deliver.apply_async(retry=False)
-    except OperationalError as error:
-        logger.warning("alerts wait for the next delivery: %s", error)
+    raise_alerts(counts)

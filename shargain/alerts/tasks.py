@@ -14,7 +14,6 @@ def alerts_evaluate() -> None:
     """Raise what the syncs could not tell, and what is foretold; forget what is old."""
     if raised := thresholds.evaluate():
         logger.info("alerts raised: %d", raised)
-        alerts_deliver.delay()
     thresholds.forget_old()
 
 

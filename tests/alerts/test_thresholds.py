@@ -230,3 +230,15 @@ def test_the_settings_thresholds_are_checked() -> None:
     for bad in ([0], [101], list(range(1, 12))):
         with pytest.raises(ImproperlyConfigured, match="ALERT_PERCENTS"):
             percents(bad)
+
+
+def test_a_sync_asks_nothing_of_the_broker(
+    new_quota: NewQuota, spend: Spend, heard: list[Alert], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that is down would hold it up: what is raised waits in the database for beat's next task."""
+    sent: list[object] = []
+    monkeypatch.setattr("celery.app.task.Task.apply_async", lambda *_, **__: sent.append(_))
+    new_quota(1)
+    spend(1)
+    assert Alert.objects.count() == 2
+    assert sent == []
