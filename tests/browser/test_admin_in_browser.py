@@ -70,3 +70,20 @@ def test_what_differs_is_repaired(quota: QuotaInfo, visitor: Visitor) -> None:
     visitor.tab_to("Repair")
     visitor.enter()
     assert OfferQuota.objects.get(pk=quota.id).used_offers_count == 12
+
+
+def test_quotas_are_closed_in_bulk_once_that_is_confirmed(
+    quota: QuotaInfo, visitor: Visitor
+) -> None:
+    visitor.log_in("operator", "/admin/login/?next=/admin/offers/offerquota/")
+    visitor.page.locator(f'input[name="_selected_action"][value="{quota.id}"]').check()
+    visitor.page.locator('select[name="action"]').first.select_option("bulk_close")
+    with visitor.page.expect_navigation():
+        visitor.page.locator('button[name="index"]').first.click()
+    assert "1 change." in visitor.text()
+    visitor.check(context=".cq-panel")
+    assert OfferQuota.objects.get(pk=quota.id).period_end is None
+    with visitor.page.expect_navigation():
+        visitor.page.locator('[name="confirmed"]').first.click()
+    assert "1 done" in visitor.text()
+    assert OfferQuota.objects.get(pk=quota.id).period_end is not None
