@@ -1,6 +1,9 @@
 """Counters: quotas in Redis, enforced by scripts; without a ledger they are as durable as that Redis."""
 
-import uuid
+import os
+import re
+import secrets
+import socket
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Self
@@ -34,6 +37,7 @@ DEFAULT_LEASE = timedelta(seconds=15)
 DEFAULT_REMEMBER = timedelta(hours=1)
 MAX_SKEW = timedelta(hours=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_HOST = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:20] or "host"
 _NONSENSE = (ValueError, TypeError, LookupError, AttributeError)
 """What reading a reply raises that none of our scripts gave."""
 
@@ -268,7 +272,8 @@ class Counters:
 
 
 def new_hold_id() -> str:
-    return uuid.uuid4().hex
+    """An id for one attempt, never used before: HOST.PROCESS.RANDOM, so that a hold tells who has it."""
+    return f"{_HOST}.{os.getpid()}.{secrets.token_hex(12)}"
 
 
 def _usage(quota: bytes | str, limit: bytes | str, used: int, held: int) -> Usage:

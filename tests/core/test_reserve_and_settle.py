@@ -1,5 +1,6 @@
 """Holding slots and giving them back."""
 
+import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -169,6 +170,20 @@ def test_settling_without_waiting_arrives(counters: Counters, define: DefineQuot
     counters.settle(reserve(counters, subject, 4), 3, wait=False)
     counters.flush()
     assert counters.usage(subject)[1] == Usage(1, 10, used=3, held=0)
+
+
+def test_a_hold_tells_who_has_it(counters: Counters, define: DefineQuota) -> None:
+    subject = define(10)
+    first, second = counters.reserve(subject, 1), counters.reserve(subject, 1)
+    assert isinstance(first, Reservation)
+    assert isinstance(second, Reservation)
+    assert first.hold_id != second.hold_id
+    _, process, _ = first.hold_id.split(".")
+    assert int(process) == os.getpid()
+    assert {hold.id for hold in counters.snapshot(subject).holds} == {
+        first.hold_id,
+        second.hold_id,
+    }
 
 
 class TestDenial:
