@@ -1,25 +1,24 @@
-"""The wall between the scripts and redis-py: what the driver raises becomes ours here, and nowhere else."""
+"""The wall between the scripts and the driver: what that raises becomes ours here, and nowhere else."""
 
 import contextlib
-import os
-import threading
-from collections import deque
-from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from quota_redis import scripts
 from quota_redis.breaker import Breaker
-from quota_redis.errors import Garbled, InvalidArgument, Unavailable
-from quota_redis.scripts import Script
+from quota_redis.errors import Garbled, InvalidArgument, QuotaError, Unavailable
+from quota_redis.scripts import Call, Reply, Value
+from quota_redis.wire import Sending, Wire, Wires
 
-Value: TypeAlias = str | int
-Reply: TypeAlias = Any
+T = TypeVar("T")
 
-MAX_UNREAD = 64
 _OWN_ERROR = "QUOTA "
+_ELSEWHERE = ("MOVED ", "ASK ", "TRYAGAIN", "CLUSTERDOWN")
+"""How a node of a cluster says that it has not done what was asked."""
 
 
 def text(value: bytes | str | int) -> str:
@@ -36,64 +35,91 @@ def translate(error: Exception) -> Exception:
     return Unavailable(f"Redis failed: {type(error).__name__}: {error}")
 
 
-class Connection:
-    """Runs scripts on a redis-py client: one round trip a call, no retry of its own, behind a breaker.
+def _as_it_is(reply: Reply) -> Reply:
+    return reply
 
-    Safe to share between threads and to use after a fork.
+
+def _outcome(call: Call[T], reply: Reply) -> T | Exception:
+    if isinstance(reply, Exception):
+        return translate(reply)
+    try:
+        return call.answer(reply)
+    except QuotaError as error:
+        return error
+
+
+class Connection:
+    """Runs scripts for a redis-py client: one round trip a call, no retry of its own, behind a breaker.
+
+    Safe to share between threads and to use after a fork. Scripts travel on sockets that redis-py opens and that
+    are ours alone; where its connections are of another kind (client-side caching, an imitation in memory),
+    redis-py carries them.
     """
 
     def __init__(self, client: "redis.Redis", breaker: Breaker | None = None) -> None:
         self.client = client
         self.breaker = breaker or Breaker()
-        self._posts = _Posts(client)
+        self._wires = Wires(client)
 
     def run(self, name: str, keys: Sequence[str], args: Sequence[Value]) -> Reply:
         """Run a script and return its reply.
 
         Raises Unavailable, or InvalidArgument for what the script refused.
         """
-        script = scripts.load(name)
-        return self._guard(lambda: self._evalsha(script, keys, args))
+        return self.send(Call(scripts.load(name), keys, args, _as_it_is))
+
+    def send(self, call: Call[T]) -> T:
+        """Make a call, as `run` does, and read its answer. Raises Garbled for one that no script gives."""
+        return call.answer(self._guard(self._call, call))
 
     def run_many(
         self, name: str, calls: Sequence[tuple[Sequence[str], Sequence[Value]]]
     ) -> list[Reply]:
-        """Run one script for many, in one round trip where the client has pipelines over one server.
+        """Run one script for many, in one round trip to each server.
 
         An element is the reply, or the exception where that call alone failed.
         """
         if not calls:
             return []
         script = scripts.load(name)
-        replies: list[Reply] = self._guard(lambda: self._pipeline(script, calls))
-        return replies
+        return self.send_many([Call(script, *call, _as_it_is) for call in calls])
+
+    def send_many(self, calls: Sequence[Call[T]]) -> list[T | Exception]:
+        """Make many calls, as `run_many` does; an element is the result or the exception of that one alone."""
+        replies = self._guard(self._call_many, calls) if calls else []
+        return [_outcome(call, reply) for call, reply in zip(calls, replies, strict=True)]
 
     def command(self, *args: Value) -> Reply:
-        """Run a plain command."""
-        return self._guard(lambda: self.client.execute_command(*args))  # type: ignore[no-untyped-call]
+        """Run a plain command, by redis-py."""
+        return self._guard(lambda values: self.client.execute_command(*values), args)  # type: ignore[no-untyped-call]
 
     def post(self, name: str, keys: Sequence[str], args: Sequence[Value]) -> None:
         """Send a script's call without waiting for the answer. Nothing is raised: whoever posts can do without."""
-        if self.breaker.is_open:
-            return
-        if self._posts.is_possible:
-            self._posts.send(scripts.load(name), keys, args)
-            return
-        with contextlib.suppress(Unavailable):
-            self.run(name, keys, args)
+        self.send_unanswered(Call(scripts.load(name), keys, args, _as_it_is))
+
+    def send_unanswered(self, call: Sending) -> None:
+        """Make a call, as `post` does."""
+        if not self.breaker.is_open:
+            with contextlib.suppress(Unavailable, InvalidArgument):
+                self._guard(self._post, call)
 
     def flush(self) -> None:
         """Wait until everything that was posted has been answered."""
-        self._posts.flush()
+        for wire in self._wires.take_idle():
+            with contextlib.suppress(RedisError, OSError):
+                self._use(wire, Wire.flush)
 
     def close(self) -> None:
-        self._posts.close()
+        """Close the sockets; the next call opens new ones."""
+        self.flush()
+        for wire in self._wires.take_idle():
+            wire.drop()
 
-    def _guard(self, call: Any) -> Reply:
+    def _guard(self, call: Callable[[Any], T], value: Any) -> T:
         if not self.breaker.admit():
             raise Unavailable("Redis failed several times in a row: it is left alone for a moment.")
         try:
-            reply = call()
+            reply = call(value)
         except (RedisError, OSError) as error:
             translated = translate(error)
             if isinstance(translated, Unavailable) and not isinstance(translated, Garbled):
@@ -103,100 +129,62 @@ class Connection:
         self.breaker.succeeded()
         return reply
 
-    def _evalsha(self, script: Script, keys: Sequence[str], args: Sequence[Value]) -> Reply:
+    def _call(self, sending: Sending) -> Reply:
+        wire = self._wires.take(self._wires.pool(sending.keys[0]))
+        if wire is None:
+            return self._by_driver(sending)
+        reply = self._use(wire, Wire.call, sending)
+        if isinstance(reply, ResponseError):
+            if str(reply).startswith(_ELSEWHERE):
+                return self._by_driver(sending)
+            raise reply
+        return reply
+
+    def _call_many(self, sendings: Sequence[Sending]) -> list[Reply]:
+        by_pool: dict[Any, list[int]] = defaultdict(list)
+        for i, sending in enumerate(sendings):
+            by_pool[self._wires.pool(sending.keys[0])].append(i)
+        replies: list[Reply] = [None] * len(sendings)
+        for pool, indexes in by_pool.items():
+            wire = self._wires.take(pool)
+            chosen = [sendings[i] for i in indexes]
+            some = self._use(wire, Wire.call_many, chosen) if wire else map(self._try, chosen)
+            for i, reply in zip(indexes, some, strict=True):
+                is_elsewhere = isinstance(reply, ResponseError) and str(reply).startswith(
+                    _ELSEWHERE
+                )
+                replies[i] = self._try(sendings[i]) if is_elsewhere else reply
+        return replies
+
+    def _post(self, sending: Sending) -> None:
+        wire = self._wires.take(self._wires.pool(sending.keys[0]))
+        if wire is None:
+            self._by_driver(sending)
+        else:
+            self._use(wire, Wire.post, sending)
+
+    def _use(self, wire: Wire, action: Callable[..., T], *args: Any) -> T:
+        """Let a wire do something; one that failed half-way is not used again."""
         try:
-            return self.client.evalsha(script.sha, len(keys), *keys, *args)
+            result = action(wire, *args)
+        except BaseException:
+            self._wires.drop(wire)
+            raise
+        self._wires.give_back(wire)
+        return result
+
+    def _try(self, sending: Sending) -> Reply:
+        try:
+            return self._by_driver(sending)
+        except ResponseError as error:
+            return error
+
+    def _by_driver(self, sending: Sending) -> Reply:
+        """One call by redis-py, which in a cluster asks the node that the key has moved to."""
+        script, keys, args = sending[:3]
+        try:
+            reply = self.client.evalsha(script.sha, len(keys), *keys, *args)
         except NoScriptError:
-            return self.client.eval(script.text, len(keys), *keys, *args)
-
-    def _pipeline(
-        self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Value]]]
-    ) -> list[Reply]:
-        if isinstance(self.client, redis.RedisCluster):
-            return [self._evalsha(script, keys, args) for keys, args in calls]
-        replies = self._pipeline_once(script, calls)
-        missed = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-        if missed:
-            self.client.script_load(script.text)
-            again = self._pipeline_once(script, [calls[i] for i in missed])
-            for i, reply in zip(missed, again, strict=True):
-                replies[i] = reply
-        return [translate(reply) if isinstance(reply, Exception) else reply for reply in replies]
-
-    def _pipeline_once(
-        self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Value]]]
-    ) -> list[Reply]:
-        with self.client.pipeline(transaction=False) as pipeline:
-            for keys, args in calls:
-                pipeline.evalsha(script.sha, len(keys), *keys, *args)
-            return list(pipeline.execute(raise_on_error=False))
-
-
-class _Posts:
-    """A connection of its own for calls whose answers are read later, when they have long arrived."""
-
-    def __init__(self, client: "redis.Redis") -> None:
-        self._pool = getattr(client, "connection_pool", None)
-        self._lock = threading.Lock()
-        self._connection: Any = None
-        self._pid = 0
-        self._unread: deque[tuple[Script, Sequence[str], Sequence[Value]]] = deque()
-
-    @property
-    def is_possible(self) -> bool:
-        return self._pool is not None
-
-    def send(self, script: Script, keys: Sequence[str], args: Sequence[Value]) -> None:
-        with self._lock:
-            try:
-                self._open()
-                self._read(wait=len(self._unread) >= MAX_UNREAD)
-                self._write(script, "EVALSHA", script.sha, keys, args)
-            except (RedisError, OSError):
-                self._drop()
-
-    def flush(self) -> None:
-        with self._lock:
-            try:
-                self._read(wait=True)
-            except (RedisError, OSError):
-                self._drop()
-
-    def close(self) -> None:
-        self.flush()
-        with self._lock:
-            self._drop()
-
-    def _open(self) -> None:
-        if self._connection is not None and self._pid == os.getpid():
-            return
-        assert self._pool is not None
-        self._unread.clear()
-        self._connection = self._pool.make_connection()
-        self._pid = os.getpid()
-
-    def _write(
-        self, script: Script, command: str, body: str, keys: Sequence[str], args: Iterable[Value]
-    ) -> None:
-        self._connection.send_command(command, body, len(keys), *keys, *args)
-        self._unread.append((script, keys, tuple(args)))
-
-    def _read(self, *, wait: bool) -> None:
-        if self._connection is None or self._pid != os.getpid():
-            return
-        while self._unread and (wait or self._connection.can_read(timeout=0)):
-            script, keys, args = self._unread.popleft()
-            try:
-                self._connection.read_response()
-            except NoScriptError:
-                self._write(script, "EVAL", script.text, keys, args)
-            except ResponseError:
-                # The server refused (loading, out of memory): the hold ends with its lease instead.
-                continue
-
-    def _drop(self) -> None:
-        self._unread.clear()
-        if self._connection is not None:
-            with contextlib.suppress(RedisError, OSError):
-                self._connection.disconnect()
-        self._connection = None
+            reply = self.client.eval(script.text, len(keys), *keys, *args)
+        self._wires.must_learn = False
+        return reply

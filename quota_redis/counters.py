@@ -1,11 +1,7 @@
 """Counters: quotas in Redis, enforced by scripts; without a ledger they are as durable as that Redis."""
 
-import os
-import re
-import secrets
-import socket
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable
+from datetime import timedelta
 from typing import Self
 
 import redis
@@ -13,45 +9,15 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from quota_redis import ranges
-from quota_redis.connection import Connection, Reply, text
-from quota_redis.errors import Garbled, InvalidArgument, KeyReused, StateLost
-from quota_redis.keys import Keys, check_text
-from quota_redis.types import (
-    MAX_LIMIT,
-    MAX_QUOTAS,
-    MAX_RESERVE,
-    Denied,
-    Granted,
-    Hold,
-    NoQuota,
-    Quota,
-    QuotaState,
-    Reason,
-    Reservation,
-    Snapshot,
-    Usage,
-    check_integer,
-)
+from quota_redis.calls import Calls, Consumed, Reserved, snapshot_of
+from quota_redis.connection import Connection
+from quota_redis.errors import InvalidArgument
+from quota_redis.scripts import Call
+from quota_redis.types import Denied, Quota, Reservation, Snapshot, Usage
 
 DEFAULT_LEASE = timedelta(seconds=15)
 DEFAULT_REMEMBER = timedelta(hours=1)
-MAX_SKEW = timedelta(hours=1)
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_HOST = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:20] or "host"
-_NONSENSE = (ValueError, TypeError, LookupError, AttributeError)
-"""What reading a reply raises that none of our scripts gave."""
-
-
-def microseconds(moment: datetime | None) -> str:
-    """A moment as the scripts read it: microseconds since 1970, empty for none."""
-    return "" if moment is None else str((moment - EPOCH) // timedelta(microseconds=1))
-
-
-def milliseconds(name: str, span: timedelta, highest: timedelta) -> int:
-    """A span in whole milliseconds, at least one and at most `highest`."""
-    if not isinstance(span, timedelta) or not timedelta(milliseconds=1) <= span <= highest:
-        raise InvalidArgument(f"{name} is {span!r}: give a timedelta from 1 ms to {highest}.")
-    return span // timedelta(milliseconds=1)
+DEFAULT_REMEMBER_FULL = timedelta(milliseconds=50)
 
 
 class Counters:
@@ -62,7 +28,9 @@ class Counters:
 
     namespace: 1 to 32 of letters, digits, '_', '.' and '-'; counters of two namespaces never meet.
     lease: how long a reservation may stay unsettled. boundary_skew: how far apart the clocks of Redis and
-    of the ledger's PostgreSQL may be; zero where there is no ledger.
+    of the ledger's PostgreSQL may be; zero where there is no ledger. remember_full: for how long, at most a
+    second, a quota that is used up is refused without asking again; so long may a limit that another process
+    has raised go unseen. Zero asks every time.
     """
 
     def __init__(
@@ -72,16 +40,14 @@ class Counters:
         namespace: str,
         lease: timedelta = DEFAULT_LEASE,
         boundary_skew: timedelta = timedelta(0),
+        remember_full: timedelta = DEFAULT_REMEMBER_FULL,
     ) -> None:
-        self.keys = Keys(namespace)
-        self.connection = Connection(client)
-        self._lease_ms = milliseconds("lease", lease, timedelta(days=1))
-        if not timedelta(0) <= boundary_skew <= MAX_SKEW:
-            raise InvalidArgument(
-                f"boundary_skew is {boundary_skew!r}: give a timedelta from 0 to {MAX_SKEW}."
-            )
+        self.calls = Calls(
+            namespace, lease=lease, boundary_skew=boundary_skew, remember_full=remember_full
+        )
+        self.keys = self.calls.keys
         self.boundary_skew = boundary_skew
-        self._skew_us = boundary_skew // timedelta(microseconds=1)
+        self.connection = Connection(client)
 
     @classmethod
     def from_url(
@@ -92,6 +58,7 @@ class Counters:
         timeout: float = 0.05,
         lease: timedelta = DEFAULT_LEASE,
         boundary_skew: timedelta = timedelta(0),
+        remember_full: timedelta = DEFAULT_REMEMBER_FULL,
     ) -> Self:
         """Counters on the server at a redis://, rediss:// or unix:// address; `timeout` in seconds."""
         try:
@@ -103,27 +70,20 @@ class Counters:
             )
         except ValueError as error:
             raise InvalidArgument(f"the address of Redis cannot be used: {error}") from error
-        return cls(client, namespace=namespace, lease=lease, boundary_skew=boundary_skew)
+        return cls(
+            client,
+            namespace=namespace,
+            lease=lease,
+            boundary_skew=boundary_skew,
+            remember_full=remember_full,
+        )
 
     def define(self, subject: str, *quotas: Quota) -> int:
         """Make these the subject's quotas, exactly; usage of those that stay is kept. Returns the version.
 
         For counters without a ledger. No quota at all means that nothing limits the subject.
         """
-        if len(quotas) > MAX_QUOTAS:
-            raise InvalidArgument(
-                f"{subject!r} has {len(quotas)} quotas: give at most {MAX_QUOTAS}."
-            )
-        ordered = sorted(quotas, key=lambda quota: quota.start, reverse=True)
-        if len({quota.id for quota in quotas}) < len(quotas):
-            raise InvalidArgument(f"{subject!r} has two quotas with the same id.")
-        if len({quota.start for quota in quotas}) < len(quotas):
-            raise InvalidArgument(f"{subject!r} has two quotas with the same start: one must rule.")
-        values = [subject]
-        for quota in ordered:
-            limit = "" if quota.limit is None else str(quota.limit)
-            values += [str(quota.id), microseconds(quota.start), microseconds(quota.end), limit]
-        return int(self.connection.run("define", self._keys(subject), values))
+        return self.connection.send(self.calls.define(subject, quotas))
 
     def consume(
         self,
@@ -132,108 +92,98 @@ class Counters:
         *,
         key: str | None = None,
         remember: timedelta = DEFAULT_REMEMBER,
-    ) -> Granted | Denied | NoQuota:
+    ) -> Consumed:
         """Use `amount` units, all or none.
 
         With a key, a call that was granted (or met no quota) gives the same answer again for `remember`, and
         counts once; a denial used nothing and is decided anew. Raises KeyReused where the key came with
         another amount.
         """
-        check_integer("amount", amount, 1, MAX_LIMIT)
-        remember_ms = 0
-        if key is not None:
-            check_text("key", key)
-            remember_ms = milliseconds("remember", remember, timedelta(days=7))
-        keys = [*self._keys(subject), self.keys.answer(subject, key or "-")]
-        reply = self.connection.run("consume", keys, [subject, amount, remember_ms])
-        try:
-            return self._consumed(subject, amount, key, reply)
-        except _NONSENSE as error:
-            raise _garbled(subject, reply) from error
+        call = self.calls.consume(subject, amount, key, remember)
+        if key is None and (denied := self.calls.recall(subject)):
+            return denied
+        return self.connection.send(call)
 
-    def _consumed(
-        self, subject: str, amount: int, key: str | None, reply: Reply
-    ) -> Granted | Denied | NoQuota:
-        word = text(reply[0])
-        if word == "GRANTED":
-            return Granted(_usage(*reply[1:5]))
-        if word == "NO_QUOTA":
-            return NoQuota()
-        if word == "REUSED":
-            raise KeyReused(
-                f"key {key!r} was used for {text(reply[1])} units and now for {amount}: "
-                "give every call a key of its own."
-            )
-        if word == "UNKNOWN":
-            raise self._lost(subject)
-        return Denied(Reason(word.lower()), _usage(*reply[1:5]))
-
-    def reserve(
-        self, subject: str, amount: int, *, hold_id: str | None = None
-    ) -> Reservation | Denied | NoQuota:
+    def reserve(self, subject: str, amount: int, *, hold_id: str | None = None) -> Reserved:
         """Hold up to `amount` units (1 to 1,000) for the lease; fewer where fewer are free.
 
         A hold id of the caller's, of 1 to 64 bytes, makes the call repeatable: the same id gives the first
         answer again.
         """
-        check_integer("amount", amount, 1, MAX_RESERVE)
-        if hold_id is None:
-            hold_id = new_hold_id()
-        else:
-            check_text("hold id", hold_id)
-        reply = self.connection.run(
-            "reserve",
-            self._keys(subject),
-            [subject, amount, hold_id, self._lease_ms, self._skew_us],
-        )
-        try:
-            return self._reserved(subject, hold_id, reply)
-        except _NONSENSE as error:
-            raise _garbled(subject, reply) from error
+        call = self.calls.reserve(subject, amount, hold_id)
+        if hold_id is None and (denied := self.calls.recall(subject)):
+            return denied
+        return self.connection.send(call)
+
+    def reserve_many(self, wanted: Iterable[tuple[str, int]]) -> list[Reserved | Exception]:
+        """Reserve for many subjects, given with their amounts, in one round trip.
+
+        Each is decided on its own: an element is its reservation or denial, or the error of that one alone.
+        Raises Unavailable where the server did not answer.
+        """
+        calls = [self.calls.reserve(subject, amount, None) for subject, amount in wanted]
+        return self.connection.send_many(calls)
+
+    def consume_many(self, wanted: Iterable[tuple[str, int]]) -> list[Consumed | Exception]:
+        """Use units of many subjects, given with their amounts, in one round trip; otherwise as reserve_many."""
+        calls = [
+            self.calls.consume(subject, amount, None, DEFAULT_REMEMBER)
+            for subject, amount in wanted
+        ]
+        return self.connection.send_many(calls)
 
     def settle(self, reservation: Reservation, used: int, *, wait: bool = True) -> None:
         """End a reservation: its `used` lowest slots count, the rest is free again.
 
         Without `wait` the call travels unanswered; where it is lost the lease ends the hold.
         """
-        check_integer("used", used, 0, reservation.amount)
-        _, rest = ranges.split(reservation.ranges, used)
-        self._settle(reservation.subject, reservation.hold_id, rest, wait=wait)
+        self._settle(self.calls.settle(reservation, used), wait=wait)
+
+    def settle_many(self, settled: Iterable[tuple[Reservation, int]]) -> None:
+        """End many reservations, given with the units used, in one round trip. Raises what one of them raises."""
+        for outcome in self.connection.send_many([self.calls.settle(*each) for each in settled]):
+            if isinstance(outcome, Exception):
+                raise outcome
 
     def release(self, subject: str, hold_id: str, *, wait: bool = True) -> None:
         """Give back a hold whole, also one of which nobody knows whether it was made."""
-        self._settle(subject, hold_id, ranges.EVERYTHING, wait=wait)
+        self._settle(self.calls.release(subject, hold_id), wait=wait)
 
     def forfeit(self, subject: str) -> int:
         """Count what expired holds keep as used, for counters without a ledger; returns how many holds."""
         expired = self.snapshot(subject).expired
         for hold in expired:
-            self._settle(subject, hold.id, (), wait=True)
+            self.connection.send(self.calls.give_back(subject, hold.id, ()))
         return len(expired)
+
+    def give_back(
+        self, subject: str, hold_id: str, back: ranges.Ranges, *, wait: bool = True
+    ) -> None:
+        """End a hold, of which these slots (at most 8 ranges) are free again; the rest counts as used."""
+        self._settle(self.calls.give_back(subject, hold_id, back), wait=wait)
+
+    def recall(self, subject: str) -> Denied | None:
+        """The FULL that was answered a moment ago, where it is remembered."""
+        return self.calls.recall(subject)
+
+    def forget(self, subject: str) -> None:
+        """Remember no FULL of a subject any longer."""
+        self.calls.forget(subject)
 
     def usage(self, subject: str) -> dict[int, Usage]:
         """The numbers of all quotas of the subject that Redis has, by quota id. Raises StateLost."""
-        snapshot = self.snapshot(subject)
-        if snapshot.document is None:
-            raise self._lost(subject)
-        return {quota: state.usage for quota, state in snapshot.quotas.items()}
+        return self.calls.usage_of(self.snapshot(subject))
 
     def snapshot(self, subject: str) -> Snapshot:
         """Everything Redis has of a subject."""
-        reply = self.connection.run("snapshot", [self.keys.subject(subject)], [])
-        try:
-            return read_snapshot(subject, reply)
-        except _NONSENSE as error:
-            raise _garbled(subject, reply) from error
+        return self.connection.send(self.calls.snapshot(subject))
 
     def snapshots(self, subjects: Iterable[str]) -> list[Snapshot]:
         """Everything Redis has of many subjects, in one round trip. Raises where any of them fails, but for
         what is garbled: that is said in its snapshot."""
-        names = list(subjects)
-        replies = self.connection.run_many(
-            "snapshot", [([self.keys.subject(s)], []) for s in names]
-        )
-        return [_snapshot_of(name, reply) for name, reply in zip(names, replies, strict=True)]
+        calls = [self.calls.snapshot(subject) for subject in subjects]
+        outcomes = self.connection.send_many(calls)
+        return [snapshot_of(call, each) for call, each in zip(calls, outcomes, strict=True)]
 
     def flush(self) -> None:
         """Wait for the answers of everything that was sent without waiting."""
@@ -243,89 +193,8 @@ class Counters:
         """Close what the counters opened; the client itself is its owner's."""
         self.connection.close()
 
-    def _keys(self, subject: str) -> list[str]:
-        return [self.keys.subject(subject), self.keys.changed(subject)]
-
-    def _settle(self, subject: str, hold_id: str, back: ranges.Ranges, *, wait: bool) -> None:
-        call = self.connection.run if wait else self.connection.post
-        call("settle", [self.keys.subject(subject)], [hold_id, ranges.render(back)])
-
-    def _reserved(self, subject: str, hold_id: str, reply: Reply) -> Reservation | Denied | NoQuota:
-        word = text(reply[0])
-        if word == "UNKNOWN":
-            raise self._lost(subject)
-        if word == "NO_QUOTA":
-            return NoQuota(version=int(reply[1]))
-        version, usage = int(reply[2]), _usage(reply[1], *reply[3:6])
-        if word != "SLOTS":
-            return Denied(Reason(word.lower()), usage, version)
-        held = ranges.parse(text(reply[6]))
-        size = check_integer("slots", ranges.size(held), 1, MAX_RESERVE)
-        check_integer("slot", held[-1][1], 1, ranges.SLOT_END - 1)
-        return Reservation(subject, hold_id, held, size, usage, version)
-
-    def _lost(self, subject: str) -> StateLost:
-        return StateLost(
-            f"Redis knows nothing of {subject!r} in namespace {self.keys.namespace!r}: "
-            "define its quotas, or absorb them from the ledger."
-        )
-
-
-def new_hold_id() -> str:
-    """An id for one attempt, never used before: HOST.PROCESS.RANDOM, so that a hold tells who has it."""
-    return f"{_HOST}.{os.getpid()}.{secrets.token_hex(12)}"
-
-
-def _usage(quota: bytes | str, limit: bytes | str, used: int, held: int) -> Usage:
-    most = text(limit)
-    quota_id = check_integer("quota", int(quota), 0, 2**63 - 1)
-    return Usage(quota_id, int(most) if most else None, max(0, int(used)), int(held))
-
-
-def _snapshot_of(subject: str, reply: Reply) -> Snapshot:
-    """The snapshot, one that is marked as garbled, or what an outage raises."""
-    garbled = Snapshot(subject, 0, None, 0, "", {}, (), is_garbled=True)
-    if isinstance(reply, Garbled):
-        return garbled
-    if isinstance(reply, Exception):
-        raise reply
-    try:
-        return read_snapshot(subject, reply)
-    except _NONSENSE:
-        return garbled
-
-
-def _garbled(subject: str, reply: Reply) -> Garbled:
-    return Garbled(
-        f"Redis has something of {subject!r} that no script wrote: {str(reply)[:100]!r}. Rebuild the subject."
-    )
-
-
-def read_snapshot(subject: str, reply: Sequence[bytes | str | int]) -> Snapshot:
-    """Read what snapshot.lua wrote; the layout of the hash is in scripts/lua/include/state.lua."""
-    fields = dict(zip(map(text, reply[1::2]), map(text, reply[2::2]), strict=True))
-    document = fields.get("d")
-    version, _, listed = (document or "0|").partition("|")
-    quotas: dict[int, QuotaState] = {}
-    for entry in filter(None, listed.split(";")):
-        quota, _, _, limit, usable = entry.split(":")
-        raw = fields.get(f"q{quota}")
-        if raw is not None:
-            quotas[int(quota)] = _quota_state(int(quota), limit, int(usable), raw)
-    holds = [_hold(field[1:], raw) for field, raw in fields.items() if field.startswith("h")]
-    return Snapshot(
-        subject, int(reply[0]), document, int(version), fields.get("a", ""), quotas, tuple(holds)
-    )
-
-
-def _quota_state(quota: int, limit: str, usable: int, raw: str) -> QuotaState:
-    free, held, holds, _, listed = raw.split(":")
-    usage = Usage(
-        quota, int(limit) if limit else None, max(0, usable - int(free) - int(held)), int(held)
-    )
-    return QuotaState(usage, ranges.parse(listed), int(holds), raw)
-
-
-def _hold(hold_id: str, raw: str) -> Hold:
-    quota, expires, listed = raw.split(":")
-    return Hold(hold_id, int(quota), int(expires), ranges.parse(listed), raw)
+    def _settle(self, call: Call[None], *, wait: bool) -> None:
+        if wait:
+            self.connection.send(call)
+        else:
+            self.connection.send_unanswered(call)

@@ -1,6 +1,6 @@
 """What goes into the counters and what comes out of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -96,6 +96,8 @@ class Denied:
     reason: Reason
     usage: Usage
     version: int = 0
+    changes_in_ms: int | None = field(default=None, compare=False)
+    """Milliseconds until another quota rules, or none; None = not known to come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,8 @@ class NoQuota:
     """No quota is active: nothing limits the subject now, and nothing is counted."""
 
     version: int = 0
+    changes_in_ms: int | None = field(default=None, compare=False)
+    """Milliseconds until a quota rules; None = not known to come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +119,8 @@ class Reservation:
     amount: int
     usage: Usage
     version: int
+    changes_in_ms: int | None = field(default=None, compare=False)
+    """Milliseconds until another quota rules, or none; None = not known to come."""
 
     @property
     def quota_id(self) -> int:

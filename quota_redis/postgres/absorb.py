@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from quota_redis import ranges
-from quota_redis.connection import Value
-from quota_redis.counters import Counters, microseconds
+from quota_redis.calls import microseconds
+from quota_redis.counters import Counters
 from quota_redis.errors import Unavailable
 from quota_redis.postgres.ledger import Ledger, LedgerQuota, LedgerSubject, PgConnection, translated
+from quota_redis.scripts import Value
 from quota_redis.types import Snapshot
 
 logger = logging.getLogger(__name__)

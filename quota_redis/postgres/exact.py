@@ -11,7 +11,8 @@ from enum import Enum, StrEnum, auto
 from functools import partial
 from typing import Protocol, TypeAlias
 
-from quota_redis.counters import Counters, new_hold_id
+from quota_redis.calls import new_hold_id
+from quota_redis.counters import Counters
 from quota_redis.errors import (
     Contention,
     InvalidArgument,
@@ -69,6 +70,18 @@ class Work(Protocol):
 
     def is_refusal(self, version: int) -> bool:
         """Whether PostgreSQL has this version of the definitions, so that a FULL under it is one."""
+
+
+class SlotSource(Protocol):
+    """Where reservations come from: Counters, or Stocks over them."""
+
+    def reserve(
+        self, subject: str, amount: int, *, hold_id: str | None = None
+    ) -> Reservation | Denied | NoQuota: ...
+
+    def settle(self, reservation: Reservation, used: int, *, wait: bool = True) -> None: ...
+
+    def release(self, subject: str, hold_id: str, *, wait: bool = True) -> None: ...
 
 
 class Outcome(StrEnum):
@@ -151,6 +164,7 @@ class ExactQuota:
     """Spends units exactly: never one more than the limit, whatever Redis, workers or tasks do.
 
     The connection must be READ COMMITTED and outside a transaction; each call commits by itself.
+    slots: where reservations come from, if not from the counters: Stocks over them.
     refuse_without_redis: raise Unavailable where Redis does not answer, instead of taking the slower direct road.
     observe: is told of every call once it has ended, for metrics; what it raises is logged and no more.
     """
@@ -160,11 +174,13 @@ class ExactQuota:
         counters: Counters,
         ledger: Ledger,
         *,
+        slots: SlotSource | None = None,
         refuse_without_redis: bool = False,
         observe: Observer | None = None,
     ) -> None:
         self.counters = counters
         self.ledger = ledger
+        self.slots: SlotSource = slots or counters
         self.refuse_without_redis = refuse_without_redis
         self._observe = observe
 
@@ -231,6 +247,7 @@ class _Call:
         work: Work,
     ) -> None:
         self._counters = exact.counters
+        self._slots = exact.slots
         self._refuses = exact.refuse_without_redis
         self._subject = subject
         self._work = work
@@ -259,17 +276,19 @@ class _Call:
         if step is _Next.DIRECT and self._work.left:
             self._direct()
         if self._doubtful_hold:
-            self._counters.release(self._subject, self._doubtful_hold, wait=False)
+            self._slots.release(self._subject, self._doubtful_hold, wait=False)
         if self._must_absorb and self._absorb_soon() and self._conflicting_hold:
             # Absorb has cut it down to what is really free.
-            self._counters.release(self._subject, self._conflicting_hold, wait=False)
+            self._slots.release(self._subject, self._conflicting_hold, wait=False)
 
     def _ask(self) -> Reservation | Denied | NoQuota | _Next:
+        if denied := self._counters.recall(self._subject):
+            return denied
         hold_id = new_hold_id()
         amount = min(self._work.left, MAX_RESERVE)
         began = time.perf_counter()
         try:
-            return self._counters.reserve(self._subject, amount, hold_id=hold_id)
+            return self._slots.reserve(self._subject, amount, hold_id=hold_id)
         except StateLost:
             return self._absorb_once(DirectReason.STATE_LOST)
         except Unavailable as error:
@@ -294,6 +313,7 @@ class _Call:
         if answer.reason is Reason.FULL and self._work.is_refusal(answer.version):
             self.course.is_denied, self.course.denied = True, answer.usage
             return _Next.DONE
+        self._counters.forget(self._subject)
         return self._absorb_once(DirectReason.STALE)
 
     def _absorb_once(self, reason: DirectReason) -> _Next:
@@ -332,7 +352,7 @@ class _Call:
         except BaseException:
             self._give_back(answer)
             raise
-        self._counters.settle(answer, used, wait=False)
+        self._slots.settle(answer, used, wait=False)
         self.course.reservation, self.course.settled = answer, used
         return _Next.AGAIN
 
@@ -343,7 +363,7 @@ class _Call:
 
     def _give_back(self, answer: Reservation | NoQuota) -> None:
         if isinstance(answer, Reservation):
-            self._counters.release(answer.subject, answer.hold_id, wait=False)
+            self._slots.release(answer.subject, answer.hold_id, wait=False)
 
     def _direct(self) -> None:
         """Take slots from the ledger itself, gap by gap, until all is done or the ledger is full."""

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from quota_redis import ranges
-from quota_redis.counters import EPOCH, Counters
+from quota_redis.calls import EPOCH
+from quota_redis.counters import Counters
 from quota_redis.errors import Unavailable
 from quota_redis.postgres.exact import MAX_GRANTS
 from quota_redis.postgres.ledger import (

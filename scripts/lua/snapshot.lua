@@ -5,7 +5,6 @@
 -- Returns
 --   {now in milliseconds, field, value, field, value, ...}; the time alone where the hash is gone
 local subject_key = KEYS[1]
--- include: state
-local reply = redis.call('HGETALL', subject_key)
-table.insert(reply, 1, math.floor(now_microseconds() / 1000))
+local reply, time = redis.call('HGETALL', subject_key), redis.call('TIME')
+table.insert(reply, 1, time[1] * 1000 + math.floor(time[2] / 1000))
 return reply

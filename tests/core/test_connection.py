@@ -3,8 +3,10 @@
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import pytest
 import redis
@@ -12,16 +14,21 @@ from define_quotas import DefineQuota
 
 from quota_redis import (
     Counters,
+    Denied,
     Garbled,
     Granted,
     InvalidArgument,
+    NoQuota,
     Quota,
+    Reason,
     Reservation,
+    StateLost,
     Unavailable,
     Usage,
 )
 from quota_redis.breaker import Breaker
-from quota_redis.connection import MAX_UNREAD, Connection
+from quota_redis.connection import Connection
+from quota_redis.wire import IDLE_SECONDS, MAX_UNREAD, Wire
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
 NOBODY = "redis://127.0.0.1:1/0"
@@ -54,6 +61,201 @@ class TestScriptsThatTheServerForgot:
         assert counters.usage(subject)[1] == Usage(1, 10, used=3, held=0)
 
 
+def idle_wires(counters: Counters) -> list[Wire]:
+    return [wire for idle in counters.connection._wires._idle.values() for wire in idle]
+
+
+def cut(counters: Counters) -> None:
+    """Cut the connections of the counters, as a network does that says nothing of it."""
+    for wire in idle_wires(counters):
+        wire._socket.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_connection_that_was_cut_costs_one_call(counters: Counters, define: DefineQuota) -> None:
+    subject = define(10)
+    cut(counters)
+    with pytest.raises(Unavailable):
+        counters.consume(subject)
+    assert isinstance(counters.consume(subject), Granted)
+
+
+def test_a_connection_that_the_server_closed_while_it_lay_idle_costs_nothing(
+    counters: Counters, define: DefineQuota, client: "redis.Redis"
+) -> None:
+    subject = define(10)
+    client.client_kill_filter(_type="normal", skipme=True)
+    for wire in idle_wires(counters):
+        wire.used_at -= IDLE_SECONDS
+    assert isinstance(counters.consume(subject), Granted)
+
+
+def test_a_call_that_ends_half_way_leaves_no_answer_to_the_next(
+    counters: Counters, define: DefineQuota, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever interrupts a call (a time limit, ctrl-C) must not make the next one read its answer."""
+    subject = define(10)
+
+    def interrupted(_: Wire) -> bytes:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Wire, "_receive", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            counters.consume(subject, 7)
+    assert counters.usage(subject)[1].used == 7
+
+
+def test_a_silent_server_is_waited_for_no_longer_than_the_timeout(
+    redis_url: str, client: "redis.Redis"
+) -> None:
+    counters = Counters.from_url(redis_url, namespace=f"silent-{os.getpid()}", timeout=0.2)
+    counters.define("team:7", Quota(id=1, limit=9, start=START))
+    client.client_pause(1000)
+    with pytest.raises(Unavailable, match="did not answer within the timeout"):
+        counters.consume("team:7")
+    client.client_unpause()
+    counters.close()
+
+
+def test_the_pool_gets_its_connections_back(redis_url: str) -> None:
+    client = redis.Redis.from_url(redis_url, max_connections=2)
+    counters = Counters(client, namespace=f"pool-{os.getpid()}")
+    counters.define("team:7", Quota(id=1, limit=900, start=START))
+    for _ in range(10):
+        cut(counters)
+        with pytest.raises(Unavailable):
+            counters.consume("team:7")
+        assert isinstance(counters.consume("team:7"), Granted)
+    counters.close()
+    assert not client.connection_pool._in_use_connections
+
+
+def test_counters_that_nobody_closed_give_their_connections_back(redis_url: str) -> None:
+    client = redis.Redis.from_url(redis_url, max_connections=2)
+    for _ in range(5):
+        counters = Counters(client, namespace=f"left-{os.getpid()}")
+        counters.define("team:7", Quota(id=1, limit=9, start=START))
+        del counters
+    client.close()
+
+
+class TestManyAtOnce:
+    def test_each_is_decided_on_its_own(
+        self, counters: Counters, define: DefineQuota, client: "redis.Redis"
+    ) -> None:
+        subjects = [define(limit, subject=f"team:{limit}") for limit in range(5)]
+        client.set(counters.keys.subject("bad"), "no hash")
+        wanted = [*((subject, 3) for subject in subjects), ("nobody", 1), ("bad", 1)]
+        *answers, nobody, bad = counters.reserve_many(wanted)
+        assert [getattr(answer, "amount", 0) for answer in answers] == [0, 1, 2, 3, 3]
+        assert isinstance(nobody, StateLost)
+        assert isinstance(bad, Garbled)
+        counters.settle_many((each, 1) for each in answers if isinstance(each, Reservation))
+        assert [counters.usage(subject)[1].used for subject in subjects] == [0, 1, 1, 1, 1]
+        assert not any(counters.snapshot(subject).holds for subject in subjects)
+
+    def test_consuming(self, counters: Counters, define: DefineQuota) -> None:
+        subjects = [define(limit, subject=f"team:{limit}") for limit in (2, 3)]
+        answers = counters.consume_many((subject, 3) for subject in subjects)
+        assert [type(answer) for answer in answers] == [Denied, Granted]
+
+    def test_more_than_are_sent_at_once(
+        self, counters: Counters, define: DefineQuota, client: "redis.Redis"
+    ) -> None:
+        subject = define(1000)
+        client.script_flush()
+        answers = counters.reserve_many([(subject, 1)] * 450)
+        held = [each.ranges[0][0] for each in answers if isinstance(each, Reservation)]
+        assert sorted(held) == list(range(1, 451))
+
+    def test_of_nobody(self) -> None:
+        assert Counters.from_url(NOBODY, namespace="api").reserve_many([]) == []
+
+    def test_an_outage_is_raised(self) -> None:
+        with pytest.raises(Unavailable):
+            Counters.from_url(NOBODY, namespace="api").reserve_many([("team:7", 1)])
+
+
+class TestRememberedFull:
+    def counters(self, redis_url: str, span: float) -> Counters:
+        return Counters.from_url(
+            redis_url,
+            namespace=f"full-{uuid4().hex[:20]}",
+            timeout=5,
+            remember_full=timedelta(seconds=span),
+        )
+
+    def test_it_is_not_asked_again(self, redis_url: str, client: "redis.Redis") -> None:
+        counters = self.counters(redis_url, 1)
+        counters.define("team:7", Quota(id=1, limit=0, start=START))
+        assert isinstance(counters.consume("team:7"), Denied)
+        client.delete(counters.keys.subject("team:7"))
+        assert isinstance(counters.consume("team:7"), Denied)
+        assert isinstance(counters.reserve("team:7", 1), Denied)
+        counters.forget("team:7")
+        with pytest.raises(StateLost):
+            counters.consume("team:7")
+        counters.close()
+
+    def test_nothing_but_a_quota_that_is_used_up(self, redis_url: str) -> None:
+        counters = self.counters(redis_url, 1)
+        counters.define("team:7", Quota(id=1, limit=3, start=START))
+        assert isinstance(counters.consume("team:7", 5), Denied)
+        assert isinstance(counters.consume("team:7", 3), Granted)
+        counters.close()
+
+    def test_what_is_held_is_asked_for_again(self, redis_url: str) -> None:
+        counters = self.counters(redis_url, 1)
+        counters.define("team:7", Quota(id=1, limit=3, start=START))
+        hold = counters.reserve("team:7", 3)
+        assert isinstance(hold, Reservation)
+        assert counters.consume("team:7") == Denied(Reason.BUSY, Usage(1, 3, 0, 3))
+        counters.settle(hold, 2)
+        assert isinstance(counters.consume("team:7"), Granted)
+        counters.close()
+
+    def test_a_repeated_call_gets_its_answer(self, redis_url: str) -> None:
+        counters = self.counters(redis_url, 1)
+        counters.define("team:7", Quota(id=1, limit=3, start=START))
+        granted = counters.consume("team:7", 2, key="k")
+        held = counters.reserve("team:7", 1, hold_id="h")
+        assert isinstance(held, Reservation)
+        counters.settle(held, 1)
+        assert isinstance(counters.consume("team:7"), Denied)
+        assert counters.consume("team:7", 2, key="k") == granted
+        counters.close()
+
+    def test_an_edit_is_seen(self, redis_url: str) -> None:
+        counters = self.counters(redis_url, 1)
+        counters.define("team:7", Quota(id=1, limit=0, start=START))
+        assert isinstance(counters.consume("team:7"), Denied)
+        counters.define("team:7", Quota(id=1, limit=1, start=START))
+        assert isinstance(counters.consume("team:7"), Granted)
+        counters.close()
+
+    def test_it_ends_with_the_period(self, redis_url: str) -> None:
+        counters = self.counters(redis_url, 1)
+        end = datetime.now(UTC) + timedelta(milliseconds=300)
+        counters.define("team:7", Quota(id=1, limit=0, start=START, end=end))
+        answer = counters.consume("team:7")
+        assert isinstance(answer, Denied)
+        assert answer.changes_in_ms is not None
+        assert 0 <= answer.changes_in_ms <= 300
+        while datetime.now(UTC) < end + timedelta(milliseconds=20):
+            time.sleep(0.01)
+        assert isinstance(counters.consume("team:7"), NoQuota)
+        counters.close()
+
+    def test_it_can_be_turned_off(self, redis_url: str, client: "redis.Redis") -> None:
+        counters = self.counters(redis_url, 0)
+        counters.define("team:7", Quota(id=1, limit=0, start=START))
+        assert isinstance(counters.consume("team:7"), Denied)
+        client.delete(counters.keys.subject("team:7"))
+        with pytest.raises(StateLost):
+            counters.consume("team:7")
+        counters.close()
+
+
 def test_many_settlements_without_waiting(counters: Counters, define: DefineQuota) -> None:
     subject, many = define(1000), 3 * MAX_UNREAD
     for _ in range(many):
@@ -83,7 +285,7 @@ def test_answers_to_what_is_posted_do_not_pile_up(counters: Counters, define: De
         hold = counters.reserve(subject, 1)
         assert isinstance(hold, Reservation)
         counters.settle(hold, 1, wait=False)
-        assert len(counters.connection._posts._unread) <= MAX_UNREAD
+        assert sum(len(wire.unread) for wire in idle_wires(counters)) <= MAX_UNREAD
     counters.flush()
     assert counters.usage(subject)[1].used == 3 * MAX_UNREAD
 
@@ -98,7 +300,7 @@ def test_posting_goes_on_after_its_connection_was_cut(
     assert isinstance(third, Reservation)
     counters.settle(first, 2, wait=False)
     counters.flush()
-    counters.connection._posts._connection._sock.close()
+    cut(counters)
     counters.settle(second, 2, wait=False)
     counters.settle(third, 2, wait=False)
     counters.flush()
@@ -220,13 +422,13 @@ class TestOutage:
             [],
             [b"GRANTED"],
             [b"MAYBE", b"1", b"1", b"", 0, 0],
-            [b"SLOTS", b"1", b"1", b"9", 0, 0, b"0-3"],
-            [b"SLOTS", b"1", b"1", b"9", 0, 0, b"1-1001"],
-            [b"SLOTS", b"1", b"1", b"9", 0, 0, b"3-1"],
-            [b"SLOTS", b"1", b"1", b"9", 0, 0, b""],
-            [b"SLOTS", b"1", b"1", b"9", 0, 0, b"4503599627370496-4503599627370496"],
-            [b"SLOTS", b"9" * 30, b"1", b"9", 0, 0, b"1-3"],
-            [b"SLOTS", b"1", b"x", b"9", 0, 0, b"1-3"],
+            [b"SLOTS", b"1", b"1", b"9", 0, 0, b"", b"0-3"],
+            [b"SLOTS", b"1", b"1", b"9", 0, 0, b"", b"1-1001"],
+            [b"SLOTS", b"1", b"1", b"9", 0, 0, b"", b"3-1"],
+            [b"SLOTS", b"1", b"1", b"9", 0, 0, b"", b""],
+            [b"SLOTS", b"1", b"1", b"9", 0, 0, b"", b"4503599627370496-4503599627370496"],
+            [b"SLOTS", b"9" * 30, b"1", b"9", 0, 0, b"", b"1-3"],
+            [b"SLOTS", b"1", b"x", b"9", 0, 0, b"", b"1-3"],
             {b"SLOTS": 1},
         ],
     )

@@ -1,14 +1,17 @@
 """What Counters take from a reply: numbers that no script of ours gives are refused before anybody uses them."""
 
-from collections.abc import Sequence
+from typing import TypeVar
 
 import pytest
 import redis
 
 from quota_redis import Counters
-from quota_redis.connection import Connection, Reply, Value
+from quota_redis.connection import Connection
 from quota_redis.errors import Garbled
+from quota_redis.scripts import Call, Reply
 from quota_redis.types import Reservation
+
+T = TypeVar("T")
 
 
 class Answering(Connection):
@@ -18,12 +21,12 @@ class Answering(Connection):
         super().__init__(client)
         self._reply = reply
 
-    def run(self, name: str, keys: Sequence[str], args: Sequence[Value]) -> Reply:
-        return self._reply
+    def send(self, call: Call[T]) -> T:
+        return call.answer(self._reply)
 
 
 def slots(quota: int, ranges: bytes) -> Reply:
-    return [b"SLOTS", str(quota).encode(), b"1", b"", 0, 2, ranges]
+    return [b"SLOTS", str(quota).encode(), b"1", b"", 0, 2, b"", ranges]
 
 
 def test_the_largest_quota_id_is_read(counters: Counters) -> None:

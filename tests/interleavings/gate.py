@@ -14,8 +14,8 @@ import psycopg
 import redis
 
 from quota_redis.breaker import Breaker
-from quota_redis.connection import Connection, Reply, Value
-from quota_redis.scripts import Script
+from quota_redis.connection import Connection
+from quota_redis.scripts import Call, Reply, Script, Value
 
 T = TypeVar("T")
 
@@ -136,19 +136,28 @@ class GatedRedis(Connection):
         self._actor = actor
         self._world = world
         self._label = ""
-        self._posts = LatePosts(actor, world.posts)  # type: ignore[assignment]
 
-    def run(self, name: str, keys: Sequence[str], args: Sequence[Value]) -> Reply:
-        self._label = name
-        if name == "reserve":
-            self._actor.hold_ids.add(str(args[2]))
-        return super().run(name, keys, args)
+    def send(self, call: Call[T]) -> T:
+        self._label = call.script.name
+        if self._label == "reserve":
+            self._actor.hold_ids.add(str(call.args[2]))
+        return super().send(call)
 
-    def run_many(
-        self, name: str, calls: Sequence[tuple[Sequence[str], Sequence[Value]]]
-    ) -> list[Reply]:
-        self._label = name
-        return super().run_many(name, calls)
+    def send_many(self, calls: Sequence[Call[T]]) -> list[T | Exception]:
+        self._label = calls[0].script.name if calls else ""
+        return super().send_many(calls)
+
+    def send_unanswered(self, call: Call[Any]) -> None:
+        """Where it waits until the machine delivers or loses it."""
+        if not self._actor.is_dead and not self.breaker.is_open:
+            late = self._actor.posts_late
+            self._world.posts.append(Post(str(call.args[0]), late, *call[:3]))
+
+    def flush(self) -> None:
+        """Nobody waits for posts here: that they come late is the point."""
+
+    def close(self) -> None:
+        """Posts on their way stay on their way."""
 
     def command(self, *args: Value) -> Reply:
         self._label = str(args[0])
@@ -158,32 +167,15 @@ class GatedRedis(Connection):
             args = args[:at] + args[at + 2 :]
         return super().command(*args)
 
-    def _guard(self, call: Callable[[], Reply]) -> Reply:
-        return super()._guard(lambda: self._actor.call(f"redis {self._label}", call, _no_redis))
+    def _guard(self, call: Callable[[Any], T], value: Any) -> T:
+        def gated(passed: Any) -> T:
+            return self._actor.call(f"redis {self._label}", lambda: call(passed), _no_redis)
+
+        return super()._guard(gated, value)
 
 
 def _no_redis() -> Exception:
     return redis.exceptions.TimeoutError("no answer")
-
-
-class LatePosts:
-    """Where posts wait until the machine delivers or loses them."""
-
-    is_possible = True
-
-    def __init__(self, actor: Actor, posts: list[Post]) -> None:
-        self._actor = actor
-        self._posts = posts
-
-    def send(self, script: Script, keys: Sequence[str], args: Sequence[Value]) -> None:
-        if not self._actor.is_dead:
-            self._posts.append(Post(str(args[0]), self._actor.posts_late, script, keys, args))
-
-    def flush(self) -> None:
-        """Nobody waits for posts here: that they come late is the point."""
-
-    def close(self) -> None:
-        """Posts on their way stay on their way."""
 
 
 class GatedPostgres(psycopg.Connection[Any]):

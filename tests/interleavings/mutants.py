@@ -172,7 +172,7 @@ MUTANTS = (
     Mutant(
         "FULL without a look at the holds",
         "reserve.lua",
-        (("if state.holds > 0 then", "if false then"),),
+        (("if holds > 0 then", "if false then"),),
     ),
     Mutant("absorb forgets live holds", "absorb.lua", (("if #left == 0 then", "if true then"),)),
     Mutant(
@@ -199,12 +199,7 @@ MUTANTS = (
     Mutant(
         "reserve leaves the slots on the free list",
         "reserve.lua",
-        (
-            (
-                "state.ranges = string.format('%d-%d', last + 1, hi)",
-                "state.ranges = string.format('%d-%d', last, hi)",
-            ),
-        ),
+        (("lo = last + 1", "lo = last"),),
     ),
     Mutant(
         "sync adds",

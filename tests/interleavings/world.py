@@ -13,7 +13,7 @@ import redis
 from django.db import connections
 
 from quota_redis import Counters, ranges, scripts
-from quota_redis.counters import microseconds, read_snapshot
+from quota_redis.calls import microseconds, read_snapshot
 from quota_redis.keys import Keys
 from quota_redis.postgres import QuotaTable, exact
 from quota_redis.ranges import Ranges
@@ -207,7 +207,7 @@ class World:
             lease=LEASE,
             boundary_skew=exact.BOUNDARY_SKEW,
         )
-        counters.keys = self.keys
+        counters.keys = counters.calls.keys = self.keys
         counters.connection = GatedRedis(self.client, actor, self)
         actor.counters = counters
         if not self._idle:

@@ -7,15 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import psycopg
 import redis
 
 from quota_redis import Counters, Reservation, SlotConflict, Usage, ranges
-from quota_redis.connection import Connection, Reply, Value
+from quota_redis.connection import Connection
 from quota_redis.postgres import ExactQuota, Ledger, QuotaTable, Spent
 from quota_redis.ranges import Ranges
+from quota_redis.scripts import Call
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -54,6 +55,9 @@ def together(*doings: Callable[[], object]) -> list[Any]:
         return list(pool.map(do, doings))
 
 
+T = TypeVar("T")
+
+
 class Interposed(Connection):
     """A connection to Redis before whose scripts something else may happen, each time once."""
 
@@ -61,15 +65,14 @@ class Interposed(Connection):
         super().__init__(client)
         self.before: defaultdict[str, list[Callable[[], object]]] = defaultdict(list)
 
-    def run(self, name: str, keys: Sequence[str], args: Sequence[Value]) -> Reply:
-        self._happen(name)
-        return super().run(name, keys, args)
+    def send(self, call: Call[T]) -> T:
+        self._happen(call.script.name)
+        return super().send(call)
 
-    def run_many(
-        self, name: str, calls: Sequence[tuple[Sequence[str], Sequence[Value]]]
-    ) -> list[Reply]:
-        self._happen(name)
-        return super().run_many(name, calls)
+    def send_many(self, calls: Sequence[Call[T]]) -> list[T | Exception]:
+        if calls:
+            self._happen(calls[0].script.name)
+        return super().send_many(calls)
 
     def _happen(self, name: str) -> None:
         if self.before[name]:

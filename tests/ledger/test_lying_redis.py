@@ -4,14 +4,18 @@ import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import Any, TypeVar
 
 import psycopg
 import pytest
 from bench import SUBJECT, Bench, Connect, together
 
-from quota_redis import Contention, Counters, Unavailable
-from quota_redis.connection import Connection, Reply, Value
+from quota_redis import Contention, Counters, QuotaError, Unavailable
+from quota_redis.connection import Connection
 from quota_redis.postgres import absorb, audit, rebuild, sync
+from quota_redis.scripts import Call, Reply, Value
+
+T = TypeVar("T")
 
 WORKERS = 4
 CALLS = 40
@@ -25,20 +29,27 @@ class LyingConnection(Connection):
         super().__init__(counters.connection.client)
         self._dice = random.Random(seed)
 
-    def run(self, name: str, keys: Sequence[str], args: Sequence[Value]) -> Reply:
+    def send(self, call: Call[T]) -> T:
         if self._dice.random() < 0.1:
             raise Unavailable("silence")
         if self._dice.random() < 0.1:
-            return self._dice.choice([None, 7, b"OK", [], [b"?"], [None, None], {b"a": b"b"}])
-        return getattr(self, f"_{name}", lambda: 1)()
+            nonsense = [None, 7, b"OK", [], [b"?"], [None, None], {b"a": b"b"}]
+            return call.answer(self._dice.choice(nonsense))
+        return call.answer(getattr(self, f"_{call.script.name}", lambda: 1)())
 
-    def run_many(
-        self, name: str, calls: Sequence[tuple[Sequence[str], Sequence[Value]]]
-    ) -> list[Reply]:
-        return [self.run(name, keys, args) for keys, args in calls]
+    def send_many(self, calls: Sequence[Call[T]]) -> list[T | Exception]:
+        if calls and self._dice.random() < 0.1:
+            raise Unavailable("silence")
+        return [self._outcome(call) for call in calls]
 
-    def post(self, name: str, keys: Sequence[str], args: Sequence[Value]) -> None:
+    def send_unanswered(self, call: Call[Any]) -> None:
         """Lost."""
+
+    def _outcome(self, call: Call[T]) -> T | Exception:
+        try:
+            return self.send(call)
+        except QuotaError as error:
+            return error
 
     def command(self, *args: Value) -> Reply:
         answers = {"SMEMBERS": [SUBJECT.encode(), b"team:8", b"stranger"], "SET": b"OK"}
@@ -57,7 +68,7 @@ class LyingConnection(Connection):
         if word == b"UNKNOWN":
             return [word]
         if word == b"NO_QUOTA":
-            return [word, self._number(9)]
+            return [word, self._number(9), b""]
         numbers = [
             self._number(6),
             self._number(9),
@@ -65,7 +76,7 @@ class LyingConnection(Connection):
             self._dice.randint(-3, 60),
             2,
         ]
-        return [word, *numbers, self._ranges()]
+        return [word, *numbers, self._dice.choice([b"", 5]), self._ranges()]
 
     def _snapshot(self) -> Reply:
         """A hash whose definitions, free lists and holds have nothing to do with each other."""

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import psycopg
 import pytest
-from bench import HOUR, START, SUBJECT, Bench, Connect
+from bench import HOUR, START, SUBJECT, Bench, Connect, Interposed
 
 from quota_redis import (
     Counters,
@@ -487,3 +487,32 @@ def test_a_subject_beside_others_is_left_alone(bench: Bench, absorbed: Callable[
     assert bench.spend(2, subject="team:8").used == 2
     assert (bench.used(quota), bench.used(other)) == (3, 2)
     assert bench.items(team=8) == 2
+
+
+class TestRememberedFull:
+    """A quota that is used up is refused without asking Redis, as long as PostgreSQL has the same version."""
+
+    @pytest.fixture
+    def spent(self, bench: Bench, absorbed: Callable[..., int]) -> Interposed:
+        self.quota = absorbed(2)
+        bench.spend(2)
+        bench.counters = Counters(
+            bench.counters.connection.client,
+            namespace=bench.counters.keys.namespace,
+            remember_full=timedelta(seconds=1),
+        )
+        redis = bench.interpose()
+        assert bench.spend(1).denied == 1
+        redis.before["reserve"] = [lambda: pytest.fail("Redis was asked")]
+        assert bench.spend(1).denied == 1
+        return redis
+
+    def test_a_raised_limit_is_seen_at_once(self, bench: Bench, spent: Interposed) -> None:
+        spent.before.clear()
+        bench.set_limit(self.quota, 3)
+        assert bench.spend(2).used == 1
+
+    def test_another_quota_is_seen_at_once(self, bench: Bench, spent: Interposed) -> None:
+        spent.before.clear()
+        bench.define(5, start=START + timedelta(days=1))
+        assert bench.spend(2).used == 2

@@ -182,37 +182,34 @@ IN_OFFERS = (
 
 IN_SCRIPTS = (
     script(
-        "include/choose",
+        "include/refusal",
         "FULL without a look at the holds",
         "nothing is discarded while somebody may give back",
-        ("if state.holds > 0 then", "if false then"),
+        ("if holds > 0 then", "if false then"),
     ),
     script(
-        "include/choose",
+        "include/refusal",
         "FULL near a boundary is believed",
         "clocks may differ by the skew",
-        ("  if is_near then return 'BOUNDARY' end\n", ""),
+        ("refusal = 'BOUNDARY'", "refusal = 'FULL'"),
     ),
     script(
-        "include/choose",
+        "include/refusal",
         "an expired hold is waited for",
         "a lease ends",
-        ("if now >= state.earliest * 1000 then", "if false then"),
+        ("now < earliest * 1000 and 'BUSY' or 'EXPIRED'", "'BUSY'"),
     ),
     script(
-        "include/choose",
+        "include/rule",
         "the earliest start rules",
         "the latest start rules",
-        ("if not active and start <= now", "if start <= now"),
+        ("    break\n", ""),
     ),
     script(
-        "include/choose",
+        "include/free",
         "a lowered limit is not looked at",
         "the limit holds from the edit on",
-        (
-            "return math.min(state.free, tonumber(active.limit) - (active.usable - state.free))",
-            "return state.free",
-        ),
+        ("limit == '' and free or math.min(free, limit - (usable - free))", "free"),
     ),
     script(
         "settle",
@@ -224,13 +221,14 @@ IN_SCRIPTS = (
         "settle",
         "settle gives nothing back",
         "what was not used is free again",
-        ("if #back > 0 then", "if false then"),
+        ("if #back == 1 and lo and", "if false and"),
+        ("elseif #back > 0 then", "elseif false then"),
     ),
     script(
         "settle",
         "settle believes what comes back",
         "only what the hold has comes back",
-        ("subtract(held, subtract(held, union(parse(returned))))", "union(parse(returned))"),
+        ("subtract(slots, subtract(slots, union(parse(returned))))", "union(parse(returned))"),
     ),
     script(
         "reserve",
@@ -242,19 +240,20 @@ IN_SCRIPTS = (
         "reserve",
         "the last reserved slot stays free",
         "a slot is given out once",
-        ("string.format('%d-%d', last + 1, hi)", "string.format('%d-%d', last, hi)"),
+        ("lo = last + 1", "lo = last"),
     ),
     script(
         "reserve",
         "a retry does not know its hold id",
         "the same id gives the first answer again",
-        ("if found[2] then", "if false then"),
+        ("if hold then return", "if false then return"),
+        ("if hold then\n", "if false then\n"),
     ),
     script(
         "reserve",
         "a reservation leaves no mark for sync",
         "counts reach the used column",
-        ("redis.call('SADD', changed_key, subject)\nreturn answer", "return answer"),
+        ("redis.call('SADD', changed_key, subject)\nreturn", "return"),
     ),
     script(
         "consume",
@@ -272,7 +271,7 @@ IN_SCRIPTS = (
         "consume",
         "consume checks for one unit alone",
         "all or nothing",
-        ("if available(active, state) < amount then", "if available(active, state) < 1 then"),
+        ("if room < amount then", "if room < 1 then"),
     ),
     script(
         "define",
@@ -442,12 +441,24 @@ IN_PYTHON = (
         ("if repair and drifts:", "if False:"),
     ),
     python(
-        "counters",
+        "calls",
         "settle gives back what was used",
         "the lowest slots are the used ones",
+        ("ranges.split(reservation.ranges, used)[1]", "ranges.split(reservation.ranges, used)[0]"),
+    ),
+    python(
+        "calls",
+        "a FULL is remembered beyond the end of its period",
+        "another quota rules from its start on",
+        ("if denied.changes_in_ms is not None:", "if False:"),
+    ),
+    python(
+        "connection",
+        "a connection that failed half-way is used again",
+        "an answer goes to the call that asked",
         (
-            "_, rest = ranges.split(reservation.ranges, used)",
-            "rest, _ = ranges.split(reservation.ranges, used)",
+            "            self._wires.drop(wire)\n            raise",
+            "            self._wires.give_back(wire)\n            raise",
         ),
     ),
     python(

@@ -16,11 +16,14 @@ from tests.mutations.mutant import Edit, Mutant, read
 FILES = (
     *(f"scripts/lua/{name}.lua" for name in ("absorb", "consume", "define", "reserve")),
     *(f"scripts/lua/{name}.lua" for name in ("settle", "snapshot", "unmark")),
-    *(f"scripts/lua/include/{name}.lua" for name in ("choose", "ranges", "state")),
+    *(
+        f"scripts/lua/include/{name}.lua"
+        for name in ("rule", "free", "keep", "refusal", "ranges", "state")
+    ),
     "quota_redis/postgres/sql/v1.sql",
     "shargain/offers/sql/create_offers_v1.sql",
-    *(f"quota_redis/{name}.py" for name in ("breaker", "connection", "counters", "keys")),
-    *(f"quota_redis/{name}.py" for name in ("ranges", "types", "scripts")),
+    *(f"quota_redis/{name}.py" for name in ("breaker", "calls", "connection", "counters", "keys")),
+    *(f"quota_redis/{name}.py" for name in ("ranges", "types", "scripts", "wire")),
     *(f"quota_redis/postgres/{name}.py" for name in ("absorb", "audit", "exact", "ledger")),
     *(f"quota_redis/postgres/{name}.py" for name in ("schema", "sync", "table")),
     *(f"quota_redis/django/{name}.py" for name in ("binding", "conf", "engine")),

@@ -62,7 +62,7 @@ def test_it_holds_its_license(wheel: zipfile.ZipFile, metadata: Message) -> None
 
 
 def test_the_core_has_one_dependency(metadata: Message) -> None:
-    assert required(metadata, None) == {"redis"}
+    assert required(metadata, None) == {"redis[hiredis]"}
 
 
 def test_its_extras(metadata: Message) -> None:
@@ -79,7 +79,9 @@ def test_its_extras(metadata: Message) -> None:
 def test_a_wheel_can_be_made_from_the_sources(tmp_path: Path, wheel: zipfile.ZipFile) -> None:
     sources = build("build_sdist", tmp_path)
     with tarfile.open(sources) as archive:
-        archive.extractall(tmp_path, filter="data")
+        # The first releases of Python 3.11 have no filters.
+        safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        archive.extractall(tmp_path, **safely)
     tree = tmp_path / sources.name.removesuffix(".tar.gz")
     assert not (tree / "shargain").exists()
     again = zipfile.ZipFile(build("build_wheel", tmp_path, of=tree))

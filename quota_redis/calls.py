@@ -1,0 +1,298 @@
+"""What each operation sends and how its answer is read: the one logic of Counters and AsyncCounters."""
+
+import itertools
+import os
+import re
+import secrets
+import socket
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+from quota_redis import ranges, scripts
+from quota_redis.connection import text
+from quota_redis.errors import Garbled, InvalidArgument, KeyReused, StateLost
+from quota_redis.keys import Keys, check_text
+from quota_redis.scripts import Call, Reply, Value
+from quota_redis.types import (
+    MAX_LIMIT,
+    MAX_QUOTAS,
+    MAX_RESERVE,
+    Denied,
+    Granted,
+    Hold,
+    NoQuota,
+    Quota,
+    QuotaState,
+    Reason,
+    Reservation,
+    Snapshot,
+    Usage,
+    check_integer,
+)
+
+Consumed: TypeAlias = Granted | Denied | NoQuota
+Reserved: TypeAlias = Reservation | Denied | NoQuota
+
+_QUOTA_END = 2**63
+MAX_SKEW = timedelta(hours=1)
+MAX_REMEMBER_FULL = timedelta(seconds=1)
+MAX_FULL = 10_000
+"""Subjects that are remembered as full."""
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Calls:
+    """The operations on the counters of one namespace. Raises InvalidArgument for values that make none."""
+
+    def __init__(
+        self,
+        namespace: str,
+        *,
+        lease: timedelta,
+        boundary_skew: timedelta,
+        remember_full: timedelta,
+    ) -> None:
+        self.keys = Keys(namespace)
+        self._keys = lru_cache(maxsize=4096)(self._make_keys)
+        self._lease_ms = milliseconds("lease", lease, timedelta(days=1))
+        _check_span("boundary_skew", boundary_skew, MAX_SKEW)
+        _check_span("remember_full", remember_full, MAX_REMEMBER_FULL)
+        self._skew = boundary_skew // timedelta(microseconds=1)
+        self._remember_full = remember_full.total_seconds()
+        self._full: dict[str, tuple[float, Denied]] = {}
+
+    def define(self, subject: str, quotas: Sequence[Quota]) -> Call[int]:
+        if len(quotas) > MAX_QUOTAS:
+            raise InvalidArgument(
+                f"{subject!r} has {len(quotas)} quotas: give at most {MAX_QUOTAS}."
+            )
+        ordered = sorted(quotas, key=lambda quota: quota.start, reverse=True)
+        if len({quota.id for quota in quotas}) < len(quotas):
+            raise InvalidArgument(f"{subject!r} has two quotas with the same id.")
+        if len({quota.start for quota in quotas}) < len(quotas):
+            raise InvalidArgument(f"{subject!r} has two quotas with the same start: one must rule.")
+        values: list[Value] = [subject]
+        for quota in ordered:
+            limit = "" if quota.limit is None else str(quota.limit)
+            values += [str(quota.id), microseconds(quota.start), microseconds(quota.end), limit]
+        self.forget(subject)
+        return Call(scripts.load("define"), self._keys(subject), values, int, subject)
+
+    def consume(
+        self, subject: str, amount: int, key: str | None, remember: timedelta
+    ) -> Call[Consumed]:
+        check_integer("amount", amount, 1, MAX_LIMIT)
+        subject_key, changed_key = self._keys(subject)
+        # Without a key there is no answer to keep; its place takes a name on the same node of a cluster.
+        answer_key, remember_ms = subject_key, 0
+        if key is not None:
+            check_text("key", key)
+            answer_key = self.keys.answer(subject, key)
+            remember_ms = milliseconds("remember", remember, timedelta(days=7))
+        keys = (subject_key, changed_key, answer_key)
+
+        def read(reply: Reply) -> Consumed:
+            return self._consumed(subject, amount, key, reply)
+
+        return Call(scripts.load("consume"), keys, (subject, amount, remember_ms), read, subject)
+
+    def reserve(self, subject: str, amount: int, hold_id: str | None) -> Call[Reserved]:
+        check_integer("amount", amount, 1, MAX_RESERVE)
+        if hold_id is None:
+            hold_id = new_hold_id()
+        else:
+            check_text("hold id", hold_id)
+        args = (subject, amount, hold_id, self._lease_ms, self._skew)
+
+        def read(reply: Reply) -> Reserved:
+            return self._reserved(subject, hold_id, reply)
+
+        return Call(scripts.load("reserve"), self._keys(subject), args, read, subject)
+
+    def settle(self, reservation: Reservation, used: int) -> Call[None]:
+        check_integer("used", used, 0, reservation.amount)
+        rest = () if used == reservation.amount else ranges.split(reservation.ranges, used)[1]
+        return self.give_back(reservation.subject, reservation.hold_id, rest)
+
+    def release(self, subject: str, hold_id: str) -> Call[None]:
+        return self.give_back(subject, hold_id, ranges.EVERYTHING)
+
+    def give_back(self, subject: str, hold_id: str, back: ranges.Ranges) -> Call[None]:
+        args = (hold_id, ranges.render(back))
+        return Call(scripts.load("settle"), self._keys(subject)[:1], args, _nothing, subject)
+
+    def snapshot(self, subject: str) -> Call[Snapshot]:
+        def read(reply: Reply) -> Snapshot:
+            return read_snapshot(subject, reply)
+
+        return Call(scripts.load("snapshot"), self._keys(subject)[:1], (), read, subject)
+
+    def recall(self, subject: str) -> Denied | None:
+        """What was answered a moment ago, where that was FULL with nothing left for anybody.
+
+        Nothing comes free under FULL but by an edit or a repair: whoever has a ledger compares the version.
+        """
+        known = self._full.get(subject)
+        if known is None:
+            return None
+        if time.monotonic() < known[0]:
+            return known[1]
+        self._full.pop(subject, None)
+        return None
+
+    def forget(self, subject: str) -> None:
+        """Remember no FULL of a subject any longer."""
+        self._full.pop(subject, None)
+
+    def usage_of(self, snapshot: Snapshot) -> dict[int, Usage]:
+        """The numbers of all quotas of a snapshot. Raises StateLost."""
+        if snapshot.document is None:
+            raise self._lost(snapshot.subject)
+        return {quota: state.usage for quota, state in snapshot.quotas.items()}
+
+    def _make_keys(self, subject: str) -> tuple[str, str]:
+        return self.keys.subject(subject), self.keys.changed(subject)
+
+    def _consumed(self, subject: str, amount: int, key: str | None, reply: Reply) -> Consumed:
+        word = text(reply[0])
+        if word == "GRANTED":
+            return Granted(_usage(reply, 2))
+        if word == "NO_QUOTA":
+            return NoQuota()
+        if word == "REUSED":
+            raise KeyReused(
+                f"key {key!r} was used for {text(reply[1])} units and now for {amount}: "
+                "give every call a key of its own."
+            )
+        if word == "UNKNOWN":
+            raise self._lost(subject)
+        return self._denied(subject, word, _usage(reply, 2), 0, reply[5])
+
+    def _reserved(self, subject: str, hold_id: str, reply: Reply) -> Reserved:
+        word = text(reply[0])
+        if word == "UNKNOWN":
+            raise self._lost(subject)
+        if word == "NO_QUOTA":
+            return NoQuota(int(reply[1]), _milliseconds(reply[2]))
+        version, usage = int(reply[2]), _usage(reply, 3)
+        if word != "SLOTS":
+            return self._denied(subject, word, usage, version, reply[6])
+        held = ranges.parse(text(reply[7]))
+        size = check_integer("slots", ranges.size(held), 1, MAX_RESERVE)
+        check_integer("slot", held[-1][1], 1, ranges.SLOT_END - 1)
+        return Reservation(subject, hold_id, held, size, usage, version, _milliseconds(reply[6]))
+
+    def _denied(
+        self, subject: str, word: str, usage: Usage, version: int, changes: Reply
+    ) -> Denied:
+        denied = Denied(Reason(word.lower()), usage, version, _milliseconds(changes))
+        if denied.reason is Reason.FULL and usage.remaining == 0 and self._remember_full:
+            span = self._remember_full
+            if denied.changes_in_ms is not None:
+                span = min(span, (denied.changes_in_ms - self._skew / 1000) / 1000)
+            if len(self._full) >= MAX_FULL:
+                self._full.clear()
+            self._full[subject] = (time.monotonic() + span, denied)
+        return denied
+
+    def _lost(self, subject: str) -> StateLost:
+        return StateLost(
+            f"Redis knows nothing of {subject!r} in namespace {self.keys.namespace!r}: "
+            "define its quotas, or absorb them from the ledger."
+        )
+
+
+def microseconds(moment: datetime | None) -> str:
+    """A moment as the scripts read it: microseconds since 1970, empty for none."""
+    return "" if moment is None else str((moment - EPOCH) // timedelta(microseconds=1))
+
+
+@lru_cache(maxsize=64)
+def milliseconds(name: str, span: timedelta, highest: timedelta) -> int:
+    """A span in whole milliseconds, at least one and at most `highest`."""
+    if not isinstance(span, timedelta) or not timedelta(milliseconds=1) <= span <= highest:
+        raise InvalidArgument(f"{name} is {span!r}: give a timedelta from 1 ms to {highest}.")
+    return span // timedelta(milliseconds=1)
+
+
+def _check_span(name: str, span: timedelta, highest: timedelta) -> None:
+    if not isinstance(span, timedelta) or not timedelta(0) <= span <= highest:
+        raise InvalidArgument(f"{name} is {span!r}: give a timedelta from 0 to {highest}.")
+
+
+class _HoldIds:
+    """HOST.PROCESS.RANDOM, so that a hold tells who has it; random once in each process, then counted on."""
+
+    def __init__(self) -> None:
+        self._host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:20] or "host"
+        self._begin()
+        os.register_at_fork(after_in_child=self._begin)
+
+    def _begin(self) -> None:
+        self._prefix = f"{self._host}.{os.getpid()}.{secrets.token_hex(8)}"
+        self._count = itertools.count()
+
+    def new(self) -> str:
+        return f"{self._prefix}{next(self._count):x}"
+
+
+new_hold_id = _HoldIds().new
+"""An id for one attempt, never used before."""
+
+
+def _nothing(reply: Reply) -> None:
+    int(reply)
+
+
+def _milliseconds(value: bytes | str | int) -> int | None:
+    return None if value in (b"", "") else int(value)
+
+
+def _usage(reply: Sequence[Any], at: int) -> Usage:
+    quota, limit, used, held = reply[1], reply[at], int(reply[at + 1]), int(reply[at + 2])
+    quota_id = int(quota)
+    if not 0 <= quota_id < _QUOTA_END:
+        raise ValueError(f"{quota_id} is no quota")
+    return Usage(quota_id, int(limit) if limit else None, max(0, used), held)
+
+
+def snapshot_of(call: Call[Snapshot], outcome: Snapshot | Exception) -> Snapshot:
+    """The snapshot, one that is marked as garbled, or what an outage raises."""
+    if isinstance(outcome, Garbled):
+        return Snapshot(call.subject, 0, None, 0, "", {}, (), is_garbled=True)
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def read_snapshot(subject: str, reply: Sequence[bytes | str | int]) -> Snapshot:
+    """Read what snapshot.lua wrote; the layout of the hash is in scripts/lua/include/state.lua."""
+    fields = dict(zip(map(text, reply[1::2]), map(text, reply[2::2]), strict=True))
+    document = fields.get("d")
+    version, _, listed = (document or "0|").partition("|")
+    quotas: dict[int, QuotaState] = {}
+    for entry in filter(None, listed.split(";")):
+        quota, _, _, limit, usable = entry.split(":")
+        raw = fields.get(f"q{quota}")
+        if raw is not None:
+            quotas[int(quota)] = _quota_state(int(quota), limit, int(usable), raw)
+    holds = [_hold(field[1:], raw) for field, raw in fields.items() if field.startswith("h")]
+    return Snapshot(
+        subject, int(reply[0]), document, int(version), fields.get("a", ""), quotas, tuple(holds)
+    )
+
+
+def _quota_state(quota: int, limit: str, usable: int, raw: str) -> QuotaState:
+    free, held, holds, _, listed = raw.split(":")
+    usage = Usage(
+        quota, int(limit) if limit else None, max(0, usable - int(free) - int(held)), int(held)
+    )
+    return QuotaState(usage, ranges.parse(listed), int(holds), raw)
+
+
+def _hold(hold_id: str, raw: str) -> Hold:
+    quota, expires, listed = raw.split(":")
+    return Hold(hold_id, int(quota), int(expires), ranges.parse(listed), raw)
