@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import redis
@@ -35,17 +35,40 @@ def translate(error: Exception) -> Exception:
     return Unavailable(f"Redis failed: {type(error).__name__}: {error}")
 
 
+def must_be_let_through(breaker: Breaker) -> None:
+    """Raise Unavailable where calls are being kept away from the server."""
+    if not breaker.admit():
+        raise Unavailable("Redis failed several times in a row: it is left alone for a moment.")
+
+
+def failure(breaker: Breaker, error: Exception) -> Exception:
+    """The package's error for a call that failed; the breaker hears of it where the server is to blame."""
+    translated = translate(error)
+    if isinstance(translated, Unavailable) and not isinstance(translated, Garbled):
+        # Whoever has waited for Redis once is not to wait a second time in the same call.
+        breaker.failed(error, at_once=isinstance(error, redis.TimeoutError))
+    return translated
+
+
 def _as_it_is(reply: Reply) -> Reply:
     return reply
 
 
-def _outcome(call: Call[T], reply: Reply) -> T | Exception:
+def outcome(call: Call[T], reply: Reply) -> T | Exception:
+    """The result of one of many calls, or the exception where that call alone failed."""
     if isinstance(reply, Exception):
         return translate(reply)
     try:
         return call.answer(reply)
     except QuotaError as error:
         return error
+
+
+def raise_first(outcomes: Iterable[object]) -> None:
+    """Raise the first exception among outcomes, where there is one."""
+    for each in outcomes:
+        if isinstance(each, Exception):
+            raise each
 
 
 class Connection:
@@ -87,7 +110,7 @@ class Connection:
     def send_many(self, calls: Sequence[Call[T]]) -> list[T | Exception]:
         """Make many calls, as `run_many` does; an element is the result or the exception of that one alone."""
         replies = self._guard(self._call_many, calls) if calls else []
-        return [_outcome(call, reply) for call, reply in zip(calls, replies, strict=True)]
+        return [outcome(call, reply) for call, reply in zip(calls, replies, strict=True)]
 
     def command(self, *args: Value) -> Reply:
         """Run a plain command, by redis-py."""
@@ -116,16 +139,11 @@ class Connection:
             wire.drop()
 
     def _guard(self, call: Callable[[Any], T], value: Any) -> T:
-        if not self.breaker.admit():
-            raise Unavailable("Redis failed several times in a row: it is left alone for a moment.")
+        must_be_let_through(self.breaker)
         try:
             reply = call(value)
         except (RedisError, OSError) as error:
-            translated = translate(error)
-            if isinstance(translated, Unavailable) and not isinstance(translated, Garbled):
-                # Whoever has waited for Redis once is not to wait a second time in the same call.
-                self.breaker.failed(error, at_once=isinstance(error, redis.TimeoutError))
-            raise translated from error
+            raise failure(self.breaker, error) from error
         self.breaker.succeeded()
         return reply
 

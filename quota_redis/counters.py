@@ -10,7 +10,7 @@ from redis.retry import Retry
 
 from quota_redis import ranges
 from quota_redis.calls import Calls, Consumed, Reserved, snapshot_of
-from quota_redis.connection import Connection
+from quota_redis.connection import Connection, raise_first
 from quota_redis.errors import InvalidArgument
 from quota_redis.scripts import Call
 from quota_redis.types import Denied, Quota, Reservation, Snapshot, Usage
@@ -141,9 +141,7 @@ class Counters:
 
     def settle_many(self, settled: Iterable[tuple[Reservation, int]]) -> None:
         """End many reservations, given with the units used, in one round trip. Raises what one of them raises."""
-        for outcome in self.connection.send_many([self.calls.settle(*each) for each in settled]):
-            if isinstance(outcome, Exception):
-                raise outcome
+        raise_first(self.connection.send_many([self.calls.settle(*each) for each in settled]))
 
     def release(self, subject: str, hold_id: str, *, wait: bool = True) -> None:
         """Give back a hold whole, also one of which nobody knows whether it was made."""

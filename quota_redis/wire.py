@@ -30,7 +30,7 @@ IDLE_SECONDS = 1.0
 _RECEIVE = 65_536
 
 
-class _More:
+class MORE:
     """What the parser says where an answer has not arrived whole."""
 
 
@@ -40,9 +40,7 @@ def reply_error(message: str) -> Exception:
 
 
 def new_parser() -> "hiredis.Reader":
-    return hiredis.Reader(
-        protocolError=InvalidResponse, replyError=reply_error, notEnoughData=_More
-    )
+    return hiredis.Reader(protocolError=InvalidResponse, replyError=reply_error, notEnoughData=MORE)
 
 
 class Wire:
@@ -156,8 +154,8 @@ class Wire:
 
     def _read(self) -> Reply:
         reply = self._parser.gets()
-        while reply is _More or type(reply) is hiredis.PushNotification:
-            if reply is _More:
+        while reply is MORE or type(reply) is hiredis.PushNotification:
+            if reply is MORE:
                 self._parser.feed(self._receive())
             reply = self._parser.gets()
         return reply
