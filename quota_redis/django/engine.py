@@ -7,6 +7,7 @@ from datetime import datetime
 from functools import cache, partial
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
@@ -36,7 +37,7 @@ from quota_redis.postgres import (
     rebuild,
     sync,
 )
-from quota_redis.postgres.ledger import PgConnection
+from quota_redis.postgres.queries import PgConnection
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,10 @@ class Engine:
         """ExactQuota.spend in Django's own transactions, so that `work` may use models as it likes."""
         atomic = partial(transaction.atomic, using=self.database)
         return self.exact.spend(self.connection(), subject, amount, work, transaction=atomic)
+
+    async def aspend(self, subject: str, amount: int, work: Callable[[int], int]) -> Spent:
+        """`spend` for async views, in the thread where Django keeps their database connection."""
+        return await sync_to_async(self.spend)(subject, amount, work)
 
     def sync(self) -> SyncReport:
         """Write the counts of every subject that changed, and tell who listens to quota_redis.django.events."""

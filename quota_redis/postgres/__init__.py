@@ -17,11 +17,12 @@ from quota_redis.postgres.audit import (
     compact,
     rebuild,
 )
-from quota_redis.postgres.exact import Course, DirectReason, ExactQuota, Outcome, Spent, Work
+from quota_redis.postgres.exact import ExactQuota, Work
 from quota_redis.postgres.explain import Explanation, HoldView, QuotaView, Status, examine, explain
 from quota_redis.postgres.ledger import Ledger
 from quota_redis.postgres.preview import Preview, preview_edit
 from quota_redis.postgres.schema import install, problems
+from quota_redis.postgres.spending import Course, DirectReason, Outcome, Spent
 from quota_redis.postgres.sync import SyncReport, sync
 from quota_redis.postgres.table import QuotaTable
 from quota_redis.postgres.timeline import Span, spans

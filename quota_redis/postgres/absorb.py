@@ -9,7 +9,8 @@ from quota_redis import ranges
 from quota_redis.calls import microseconds
 from quota_redis.counters import Counters
 from quota_redis.errors import Unavailable
-from quota_redis.postgres.ledger import Ledger, LedgerQuota, LedgerSubject, PgConnection, translated
+from quota_redis.postgres.ledger import Ledger, LedgerQuota, LedgerSubject, translated
+from quota_redis.postgres.queries import PgConnection
 from quota_redis.scripts import Value
 from quota_redis.types import Snapshot
 

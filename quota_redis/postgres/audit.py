@@ -9,13 +9,8 @@ from quota_redis import ranges
 from quota_redis.counters import Counters
 from quota_redis.errors import Unavailable
 from quota_redis.postgres.absorb import absorb, write_counts
-from quota_redis.postgres.ledger import (
-    Ledger,
-    LedgerQuota,
-    PgConnection,
-    refuse_transaction,
-    translated,
-)
+from quota_redis.postgres.ledger import Ledger, LedgerQuota, refuse_transaction, translated
+from quota_redis.postgres.queries import PgConnection
 from quota_redis.postgres.schema import problems
 from quota_redis.postgres.sync import writing_counts
 from quota_redis.types import QuotaState, Snapshot

@@ -9,14 +9,9 @@ from quota_redis import ranges
 from quota_redis.calls import EPOCH
 from quota_redis.counters import Counters
 from quota_redis.errors import Unavailable
-from quota_redis.postgres.exact import MAX_GRANTS
-from quota_redis.postgres.ledger import (
-    Ledger,
-    LedgerQuota,
-    LedgerSubject,
-    PgConnection,
-    translated,
-)
+from quota_redis.postgres.ledger import Ledger, LedgerQuota, LedgerSubject, translated
+from quota_redis.postgres.queries import PgConnection
+from quota_redis.postgres.spending import MAX_GRANTS
 from quota_redis.postgres.timeline import Period, is_active, ruling_at
 from quota_redis.types import (
     MAX_RESERVE,

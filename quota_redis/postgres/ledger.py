@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -22,11 +22,10 @@ from quota_redis.errors import (
     WrongIsolation,
 )
 from quota_redis.keys import check_text
+from quota_redis.postgres.queries import AsyncPgConnection, PgConnection, Query, ask
 from quota_redis.postgres.table import QuotaTable
 from quota_redis.ranges import Ranges
 from quota_redis.types import Reservation, check_integer
-
-PgConnection: TypeAlias = "psycopg.Connection[Any]"
 
 _INTEGER_BITS = {"bigint": 63, "integer": 31}
 _BY_SQLSTATE: dict[str, type[Exception]] = {
@@ -60,7 +59,7 @@ def _sentence(error: psycopg.Error) -> str:
     return f"{primary}. {hint}" if hint else primary
 
 
-def refuse_transaction(connection: PgConnection) -> None:
+def refuse_transaction(connection: "PgConnection | AsyncPgConnection") -> None:
     """Raise InsideTransaction where the connection is not between transactions, WrongIsolation where those
     that it begins are not READ COMMITTED."""
     if connection.info.transaction_status != TransactionStatus.IDLE:
@@ -119,47 +118,48 @@ class Ledger:
         self, connection: PgConnection, subject: str, quota_id: int, slots: Ranges, used: int
     ) -> None:
         """Write the `used` lowest of the slots, where `quota_id` is the quota that rules."""
-        query = f"""SELECT quota_redis_record_v1(%s, %s,
-            (SELECT quota_id FROM {self.table.active_function}(%s)), %s::int8multirange, %s)"""  # noqa: S608
         with translated():
-            connection.execute(
-                query.encode(),
-                (
-                    self.namespace,
-                    quota_id,
-                    self._value(subject),
-                    ranges.render_multirange(slots),
-                    used,
-                ),
-            )
+            ask(connection, self.recording(subject, quota_id, slots, used))
 
     def active_quota(self, connection: PgConnection, subject: str) -> int | None:
         """The quota that rules at this statement, None for no quota."""
-        query = f"SELECT quota_id FROM {self.table.active_function}(%s)"  # noqa: S608
         with translated():
-            row = connection.execute(query.encode(), (self._value(subject),)).fetchone()
-        return row[0] if row else None
+            return ask(connection, self.ruling(subject))
 
     def take(
         self, connection: PgConnection, subject: str, quota_id: int, amount: int
     ) -> Ranges | None:
         """Up to `amount` slots to be recorded in this transaction, without Redis; None where none is left."""
         with translated():
-            row = connection.execute(
-                "SELECT quota_redis_take_v1(%s, %s, %s, %s)::text",
-                (self.namespace, subject, quota_id, amount),
-            ).fetchone()
-        assert row is not None
-        return None if row[0] is None else ranges.parse_multirange(row[0])
+            return ask(connection, self.taking(subject, quota_id, amount))
 
     def version(self, connection: PgConnection, subject: str) -> int:
         """The version of the subject's definitions; 0 where there never were any."""
         with translated():
-            row = connection.execute(
-                "SELECT version FROM quota_redis_subject WHERE namespace = %s AND subject = %s",
-                (self.namespace, subject),
-            ).fetchone()
-        return row[0] if row else 0
+            return ask(connection, self.version_of(subject))
+
+    def recording(self, subject: str, quota_id: int, slots: Ranges, used: int) -> Query[None]:
+        """What record_slots asks."""
+        text = f"""SELECT quota_redis_record_v1(%s, %s,
+            (SELECT quota_id FROM {self.table.active_function}(%s)), %s::int8multirange, %s)"""  # noqa: S608
+        listed = ranges.render_multirange(slots)
+        values = (self.namespace, quota_id, self._value(subject), listed, used)
+        return Query(text, values, _nothing)
+
+    def ruling(self, subject: str) -> Query[int | None]:
+        """What active_quota asks."""
+        text = f"SELECT quota_id FROM {self.table.active_function}(%s)"  # noqa: S608
+        return Query(text, (self._value(subject),), _quota)
+
+    def taking(self, subject: str, quota_id: int, amount: int) -> Query[Ranges | None]:
+        """What take asks."""
+        text = "SELECT quota_redis_take_v1(%s, %s, %s, %s)::text"
+        return Query(text, (self.namespace, subject, quota_id, amount), _slots)
+
+    def version_of(self, subject: str) -> Query[int]:
+        """What version asks."""
+        text = "SELECT version FROM quota_redis_subject WHERE namespace = %s AND subject = %s"
+        return Query(text, (self.namespace, subject), _version)
 
     def read(
         self, connection: PgConnection, subjects: Sequence[str], *, ended: bool = False
@@ -258,3 +258,19 @@ def _ledger_quota(
     return LedgerQuota(
         quota, start, end, limit, usable, used, ranges.parse_multirange(taken or "{}")
     )
+
+
+def _nothing(_row: Any) -> None:
+    """For a statement whose answer says nothing."""
+
+
+def _quota(row: Any) -> int | None:
+    return row[0] if row else None
+
+
+def _slots(row: Any) -> Ranges | None:
+    return None if row[0] is None else ranges.parse_multirange(row[0])
+
+
+def _version(row: Any) -> int:
+    return row[0] if row else 0

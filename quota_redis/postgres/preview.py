@@ -7,7 +7,8 @@ from datetime import datetime
 from quota_redis.counters import Counters
 from quota_redis.errors import InvalidArgument
 from quota_redis.postgres.explain import QuotaView, Status, as_words, count, look, status_of
-from quota_redis.postgres.ledger import Ledger, PgConnection
+from quota_redis.postgres.ledger import Ledger
+from quota_redis.postgres.queries import PgConnection
 from quota_redis.postgres.timeline import Change, Span, changes, ruling_at, spans
 from quota_redis.types import Quota
 

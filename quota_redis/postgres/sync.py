@@ -11,7 +11,8 @@ from quota_redis.connection import text
 from quota_redis.counters import Counters
 from quota_redis.errors import Unavailable
 from quota_redis.postgres.absorb import absorb, absorb_each, write_counts
-from quota_redis.postgres.ledger import Ledger, PgConnection, refuse_transaction, translated
+from quota_redis.postgres.ledger import Ledger, refuse_transaction, translated
+from quota_redis.postgres.queries import PgConnection
 from quota_redis.types import Snapshot
 
 logger = logging.getLogger(__name__)

@@ -166,8 +166,8 @@ MUTANTS = (
     ),
     Mutant(
         "FULL is believed without the version (spend)",
-        "quota_redis.postgres.exact:_Units.is_refusal",
-        (("self._ledger.version(self._connection, self._subject) == version", "True"),),
+        "quota_redis.postgres.spending:Units.is_refusal",
+        (("return await self._database.ask(asked) == version", "return True"),),
     ),
     Mutant(
         "FULL without a look at the holds",

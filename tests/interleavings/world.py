@@ -15,7 +15,7 @@ from django.db import connections
 from quota_redis import Counters, ranges, scripts
 from quota_redis.calls import microseconds, read_snapshot
 from quota_redis.keys import Keys
-from quota_redis.postgres import QuotaTable, exact
+from quota_redis.postgres import QuotaTable, spending
 from quota_redis.ranges import Ranges
 from quota_redis.scripts import Script
 from quota_redis.types import Snapshot
@@ -137,16 +137,16 @@ class World:
     @contextmanager
     def open(self) -> Iterator["World"]:
         """Connect, replace the clocks, and put everything back afterwards."""
-        load, pause = scripts.load, exact.BUSY_PAUSE
+        load, pause = scripts.load, spending.BUSY_PAUSE
         with psycopg.connect(self.dsn, autocommit=True, options=SEARCH_PATH) as self.observer:
             self.observer.execute("DROP SCHEMA IF EXISTS interleavings_clock CASCADE")
             self.observer.execute(CLOCK_SQL)
             scripts.load = lambda name: self._script(load(name))  # type: ignore[assignment]
-            exact.BUSY_PAUSE = 0.0
+            spending.BUSY_PAUSE = 0.0
             try:
                 yield self
             finally:
-                scripts.load, exact.BUSY_PAUSE = load, pause
+                scripts.load, spending.BUSY_PAUSE = load, pause
                 for connection in self._idle:
                     connection.close()
                 self._idle.clear()
@@ -205,7 +205,7 @@ class World:
             self.client,
             namespace=self.table.namespace,
             lease=LEASE,
-            boundary_skew=exact.BOUNDARY_SKEW,
+            boundary_skew=spending.BOUNDARY_SKEW,
         )
         counters.keys = counters.calls.keys = self.keys
         counters.connection = GatedRedis(self.client, actor, self)

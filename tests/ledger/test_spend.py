@@ -20,8 +20,8 @@ from quota_redis import (
     Usage,
     WrongIsolation,
 )
-from quota_redis.postgres import ExactQuota, Spent, absorb, exact, sync
-from quota_redis.postgres.exact import MAX_GRANTS
+from quota_redis.postgres import ExactQuota, Spent, absorb, spending, sync
+from quota_redis.postgres.spending import MAX_GRANTS
 
 BLINK = timedelta(milliseconds=1)
 
@@ -301,7 +301,7 @@ class TestDisagreement:
     def test_endless_conflicts_end(
         self, bench: Bench, absorbed: Callable[..., int], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(exact, "MAX_DIRECT", 9)
+        monkeypatch.setattr(spending, "MAX_DIRECT", 9)
         absorbed(10)
         calls: list[int] = []
 

@@ -387,10 +387,10 @@ IN_PYTHON = (
         ("ORDER BY {self.start} DESC LIMIT 1", "ORDER BY {self.start} LIMIT 1"),
     ),
     python(
-        "postgres/exact",
+        "postgres/spending",
         "FULL counts at any version (spend)",
         "an edit that Redis has not heard of discards nothing",
-        ("return self._ledger.version(self._connection, self._subject) == version", "return True"),
+        ("return await self._database.ask(asked) == version", "return True"),
     ),
     Mistake(
         "shargain/offers/services/quota.py",
@@ -404,26 +404,26 @@ IN_PYTHON = (
         ),
     ),
     python(
-        "postgres/exact",
+        "postgres/spending",
         "units count before their transaction commits",
         "nothing that was rolled back counts",
         (
-            """quota_id, slots, used)
+            """reservation.ranges, used)
         self._count(used, allowed)
-        return used""",
-            """quota_id, slots, used)
-            self._count(used, allowed)
-        return used""",
+""",
+            """reservation.ranges, used)
+                self._count(used, allowed)
+""",
         ),
     ),
     python(
-        "postgres/exact",
+        "postgres/spending",
         "work that did less is asked again",
         "fewer units done means that there is nothing left to do",
         ("self.left = self.left - used if used == allowed else 0", "self.left = self.left - used"),
     ),
     python(
-        "postgres/exact",
+        "postgres/spending",
         "the owner's wish to refuse is ignored",
         "REFUSE_WITHOUT_REDIS",
         ("            if self._refuses:\n", "            if False:\n"),

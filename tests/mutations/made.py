@@ -25,7 +25,7 @@ FILES = (
     *(f"quota_redis/{name}.py" for name in ("breaker", "calls", "connection", "counters", "keys")),
     *(f"quota_redis/{name}.py" for name in ("ranges", "types", "scripts", "wire")),
     *(f"quota_redis/postgres/{name}.py" for name in ("absorb", "audit", "exact", "ledger")),
-    *(f"quota_redis/postgres/{name}.py" for name in ("schema", "sync", "table")),
+    *(f"quota_redis/postgres/{name}.py" for name in ("schema", "spending", "sync", "table")),
     *(f"quota_redis/django/{name}.py" for name in ("binding", "conf", "engine")),
     *(f"quota_redis/django/{name}.py" for name in ("models", "operations", "signals")),
     "shargain/offers/services/quota.py",
