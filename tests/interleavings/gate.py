@@ -136,6 +136,8 @@ class GatedRedis(Connection):
         self._actor = actor
         self._world = world
         self._label = ""
+        # Actors come and go by the thousand; their sockets stay.
+        self._wires = world.wires
 
     def send(self, call: Call[T]) -> T:
         self._label = call.script.name

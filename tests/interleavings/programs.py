@@ -7,7 +7,7 @@ from uuid import UUID
 
 from quota_redis.errors import QuotaError
 from quota_redis.postgres import ExactQuota, Ledger, Spent, absorb, audit, compact, rebuild, sync
-from quota_redis.postgres.ledger import PgConnection
+from quota_redis.postgres.queries import Query
 from quota_redis.ranges import Ranges
 from shargain.offers.services.offer_creation import NewOffer, Outcome, _Batch
 from shargain.offers.services.quota import _Work
@@ -58,13 +58,10 @@ class LabellingLedger(Ledger):
 
     fresh: list[int]
 
-    def record_slots(
-        self, connection: PgConnection, subject: str, quota_id: int, slots: Ranges, used: int
-    ) -> None:
-        super().record_slots(connection, subject, quota_id, slots, used)
-        connection.execute(
-            "UPDATE offers_offer SET quota_id = %s WHERE id = ANY(%s)", (quota_id, self.fresh)
-        )
+    def recording(self, subject: str, quota_id: int, slots: Ranges, used: int) -> Query[None]:
+        query = super().recording(subject, quota_id, slots, used)
+        label = "WITH labelled AS (UPDATE offers_offer SET quota_id = %s WHERE id = ANY(%s))"
+        return Query(f"{label} {query.text}", (quota_id, self.fresh, *query.values), query.read)
 
 
 def spend(world: World, batch_id: UUID, amount: int) -> Program:

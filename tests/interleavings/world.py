@@ -19,6 +19,7 @@ from quota_redis.postgres import QuotaTable, spending
 from quota_redis.ranges import Ranges
 from quota_redis.scripts import Script
 from quota_redis.types import Snapshot
+from quota_redis.wire import Wires
 from shargain.offers.models import OfferQuota
 from tests.interleavings.gate import Actor, GatedPostgres, GatedRedis, Post
 
@@ -129,6 +130,7 @@ class World:
         # One shard, for sync asks each of them and there is one subject.
         self.keys = Keys(self.table.namespace, shards=1)
         self.client = redis.Redis.from_url(self.redis_url, socket_timeout=PATIENCE)
+        self.wires = Wires(self.client)
 
     @property
     def seconds(self) -> float:
@@ -151,6 +153,8 @@ class World:
                     connection.close()
                 self._idle.clear()
                 self.observer.execute("DROP SCHEMA interleavings_clock CASCADE")
+                for wire in self.wires.take_idle():
+                    wire.drop()
                 self.client.close()
 
     def _script(self, script: Script) -> Script:
