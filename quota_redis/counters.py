@@ -157,7 +157,7 @@ class Counters:
     def give_back(
         self, subject: str, hold_id: str, back: ranges.Ranges, *, wait: bool = True
     ) -> None:
-        """End a hold, of which these slots (at most 8 ranges) are free again; the rest counts as used."""
+        """End a hold, of which these slots (at most 500 ranges) are free again; the rest counts as used."""
         self._settle(self.calls.give_back(subject, hold_id, back), wait=wait)
 
     def recall(self, subject: str) -> Denied | None:

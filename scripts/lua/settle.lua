@@ -8,7 +8,8 @@
 --   1 where the hold was ended, 0 where it was not there
 local subject_key = KEYS[1]
 local hold_id, returned = ARGV[1], ARGV[2]
-if #returned > 300 then return redis.error_reply('QUOTA returned must be at most 8 ranges') end
+-- A hold has at most 1000 slots, which are at most 500 ranges of 34 bytes.
+if #returned > 17000 then return redis.error_reply('QUOTA returned must be at most 500 ranges') end
 
 local hold = redis.call('HGET', subject_key, 'h' .. hold_id)
 if not hold then return 0 end

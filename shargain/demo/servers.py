@@ -170,7 +170,7 @@ class Server(ABC):
     def _launch(self, lock: int) -> None:
         chosen = self._port
         for _ in range(PORT_ATTEMPTS):
-            self._port = chosen or _free_port()
+            self._port = chosen or free_port()
             self._running = self._process(lock)
             self._running.start()
             if self._is_ready():
@@ -320,7 +320,7 @@ def _valkey_program() -> Path:
     return program
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port that nobody listens on now; the server may still lose it, and then takes another."""
     for port in random.sample(PORTS, 100):
         with socket.socket() as probe:

@@ -182,13 +182,14 @@ def test_a_silent_server_fails_all_that_wait_and_is_left_alone(
 ) -> None:
     async def test(counters: AsyncCounters) -> None:
         await counters.define("team:7", Quota(1, 100, START))
-        server_client.client_pause(700)
+        line = counters.connection._line
+        assert line
+        line._transport.pause_reading()  # type: ignore[attr-defined]
         calls = [counters.consume("team:7") for _ in range(20)]
         answers = await asyncio.gather(*calls, return_exceptions=True)
         assert all(isinstance(answer, Unavailable) for answer in answers)
         with pytest.raises(Unavailable, match="left alone"):
             await counters.consume("team:7")
-        server_client.client_unpause()
 
     run(redis_url, test, timeout=0.2)
 
@@ -198,7 +199,10 @@ def test_a_connection_that_was_cut_is_opened_again(
 ) -> None:
     async def test(counters: AsyncCounters) -> None:
         await counters.define("team:7", Quota(1, 100, START))
-        server_client.client_kill_filter(_type="normal", skipme=True)
+        line = counters.connection._line
+        assert line
+        here, port = line._transport.get_extra_info("sockname")
+        server_client.client_kill_filter(addr=f"{here}:{port}")
         await asyncio.sleep(0.05)
         assert isinstance(await counters.consume("team:7"), Granted)
 

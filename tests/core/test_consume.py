@@ -193,7 +193,8 @@ def test_the_script_bounds_its_arguments_itself(
     counters: Counters, define: DefineQuota, args: list[str | int], named: str
 ) -> None:
     subject = define(10)
-    keys = [counters.keys.subject(subject), counters.keys.changed(subject), "none"]
+    keys = [counters.keys.subject(subject), counters.keys.changed(subject)]
+    keys.append(counters.keys.answer(subject, "none"))
     with pytest.raises(InvalidArgument, match=named):
         counters.connection.run("consume", keys, [subject, *args])
     assert counters.usage(subject)[1].used == 0

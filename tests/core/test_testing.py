@@ -79,6 +79,7 @@ def test_an_undefined_subject_is_lost(quota_counters: Counters) -> None:
 
 
 @pytest.mark.parametrize("place", ["server"], indirect=True)
+@pytest.mark.parametrize("client", ["server"], indirect=True)
 def test_a_server_is_left_as_it_was(client: "redis.Redis") -> None:
     before = set(client.scan_iter(count=1000))
     steps = quota_counters.__wrapped__()  # type: ignore[attr-defined]
