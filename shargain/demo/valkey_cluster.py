@@ -57,7 +57,7 @@ def _client(url: str) -> "redis.Redis":
 
 def _share_password(servers: list[Valkey], clients: list["redis.Redis"]) -> None:
     """Each server has a password of its own; a client of the cluster knows one for all."""
-    password = urlsplit(servers[0].url).password
+    password = urlsplit(servers[0].url).password or ""
     for client in clients[1:]:
         client.config_set("requirepass", password)
 
