@@ -85,8 +85,7 @@ def test_a_connection_that_the_server_closed_while_it_lay_idle_costs_nothing(
     subject = define(10)
     for wire in idle_wires(counters):
         here, port = wire._socket.getsockname()
-        with redis.Redis(**wire.pool.connection_kwargs) as node:
-            node.client_kill_filter(addr=f"{here}:{port}")
+        redis.Redis(connection_pool=wire.pool).client_kill_filter(addr=f"{here}:{port}")
         wire.used_at -= IDLE_SECONDS
     assert isinstance(counters.consume(subject), Granted)
 
