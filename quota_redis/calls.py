@@ -57,6 +57,7 @@ class Calls:
     ) -> None:
         self.keys = Keys(namespace)
         self._keys = lru_cache(maxsize=4096)(self._make_keys)
+        self._consume = lru_cache(maxsize=4096)(self._make_consume)
         self._lease_ms = milliseconds("lease", lease, timedelta(days=1))
         _check_span("boundary_skew", boundary_skew, MAX_SKEW)
         _check_span("remember_full", remember_full, MAX_REMEMBER_FULL)
@@ -85,19 +86,12 @@ class Calls:
         self, subject: str, amount: int, key: str | None, remember: timedelta
     ) -> Call[Consumed]:
         check_integer("amount", amount, 1, MAX_LIMIT)
-        subject_key, changed_key = self._keys(subject)
-        # Without a key there is no answer to keep; its place takes a name on the same node of a cluster.
-        answer_key, remember_ms = subject_key, 0
-        if key is not None:
-            check_text("key", key)
-            answer_key = self.keys.answer(subject, key)
-            remember_ms = milliseconds("remember", remember, timedelta(days=7))
-        keys = (subject_key, changed_key, answer_key)
-
-        def read(reply: Reply) -> Consumed:
-            return self._consumed(subject, amount, key, reply)
-
-        return Call(scripts.load("consume"), keys, (subject, amount, remember_ms), read, subject)
+        if key is None:
+            return self._consume(subject, amount)
+        check_text("key", key)
+        remember_ms = milliseconds("remember", remember, timedelta(days=7))
+        keys = (*self._keys(subject), self.keys.answer(subject, key))
+        return self._consuming(keys, subject, amount, remember_ms, key)
 
     def reserve(self, subject: str, amount: int, hold_id: str | None) -> Call[Reserved]:
         check_integer("amount", amount, 1, MAX_RESERVE)
@@ -155,6 +149,20 @@ class Calls:
 
     def _make_keys(self, subject: str) -> tuple[str, str]:
         return self.keys.subject(subject), self.keys.changed(subject)
+
+    def _make_consume(self, subject: str, amount: int) -> Call[Consumed]:
+        """One without a key is the same each time. It keeps no answer; its place has a key of the same node."""
+        subject_key, changed_key = self._keys(subject)
+        call = self._consuming((subject_key, changed_key, subject_key), subject, amount, 0, None)
+        return call._replace(packed=call.by_hash())
+
+    def _consuming(
+        self, keys: Sequence[str], subject: str, amount: int, remember_ms: int, key: str | None
+    ) -> Call[Consumed]:
+        def read(reply: Reply) -> Consumed:
+            return self._consumed(subject, amount, key, reply)
+
+        return Call(scripts.load("consume"), keys, (subject, amount, remember_ms), read, subject)
 
     def _consumed(self, subject: str, amount: int, key: str | None, reply: Reply) -> Consumed:
         word = text(reply[0])

@@ -43,10 +43,12 @@ class Call(NamedTuple, Generic[T_co]):
     args: Sequence[Value]
     read: Callable[[Reply], T_co]
     subject: str = ""
+    packed: bytes = b""
+    """What by_hash gives, where it was made before."""
 
     def by_hash(self) -> bytes:
         """The command as it is sent to a server that knows the script."""
-        return self._packed("EVALSHA", self.script.sha)
+        return self.packed or self._packed("EVALSHA", self.script.sha)
 
     def by_text(self) -> bytes:
         """The command as it is sent to a server that has forgotten the script."""

@@ -8,7 +8,8 @@ import os
 import socket
 import struct
 import time
-from collections import deque
+import weakref
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias
@@ -192,9 +193,9 @@ class Wires:
     def __init__(self, client: Any) -> None:
         self._client = client
         self._is_cluster = isinstance(client, redis.RedisCluster)
-        self._idle: dict[Any, list[Wire]] = {}
-        self._pid = os.getpid()
-        pool = getattr(client, "connection_pool", None)
+        self._idle: defaultdict[Any, list[Wire]] = defaultdict(list)
+        _all_wires.add(self)
+        pool = self._pool = getattr(client, "connection_pool", None)
         # With a cache of redis-py's own, its sockets carry more than commands and their answers.
         has_cache = getattr(pool, "cache", None) is not None
         self.must_learn = False
@@ -204,7 +205,7 @@ class Wires:
     def pool(self, key: str) -> Any:
         """The pool of the server that has a key."""
         if not self._is_cluster:
-            return self._client.connection_pool
+            return self._pool
         node = self._client.get_node_from_key(key)
         return self._client.get_redis_connection(node).connection_pool
 
@@ -212,13 +213,15 @@ class Wires:
         """A wire to a server; None where redis-py has connections of another kind. Raises what connecting does."""
         if not self._is_possible or self.must_learn:
             return None
-        idle = self._idle_of(pool)
-        with suppress(IndexError):
-            while True:
+        idle = self._idle[pool]
+        while idle:
+            try:
                 wire = idle.pop()
-                if not wire.is_stale():
-                    return wire
-                wire.drop()
+            except IndexError:
+                break
+            if not wire.is_stale():
+                return wire
+            wire.drop()
         connection = pool.get_connection()
         plain = getattr(connection, "_sock", None)
         if isinstance(plain, socket.socket):
@@ -232,18 +235,28 @@ class Wires:
         self.must_learn = self._is_cluster
 
     def give_back(self, wire: Wire) -> None:
-        self._idle_of(wire.pool).append(wire)
+        self._idle[wire.pool].append(wire)
 
     def take_idle(self) -> Iterator[Wire]:
         """Every idle wire; whoever takes one gives it back or drops it."""
         taken: list[Wire] = []
-        for idle in list(self._idle.values()) if self._pid == os.getpid() else ():
+        for idle in list(self._idle.values()):
             with suppress(IndexError):
                 while True:
                     taken.append(idle.pop())
         return iter(taken)
 
-    def _idle_of(self, pool: Any) -> list[Wire]:
-        if self._pid != os.getpid():
-            self._idle, self._pid = {}, os.getpid()
-        return self._idle.setdefault(pool, [])
+    def forget(self) -> None:
+        """Leave the idle wires to the process that opened them."""
+        self._idle = defaultdict(list)
+
+
+_all_wires: "weakref.WeakSet[Wires]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for wires in list(_all_wires):
+        wires.forget()
+
+
+os.register_at_fork(after_in_child=_after_fork)
