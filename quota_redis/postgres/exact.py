@@ -7,9 +7,10 @@ from typing import Protocol, TypeAlias
 
 from quota_redis.calls import Reserved
 from quota_redis.counters import Counters
+from quota_redis.now import run_now
 from quota_redis.postgres.absorb import absorb_soon
 from quota_redis.postgres.ledger import Ledger, refuse_transaction
-from quota_redis.postgres.queries import NowDatabase, PgConnection, run_now
+from quota_redis.postgres.queries import NowDatabase, PgConnection
 from quota_redis.postgres.spending import (
     AsyncWork,
     Course,

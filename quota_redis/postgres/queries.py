@@ -1,6 +1,6 @@
 """Statements apart from how they are sent; with await or without, the logic around them is written once."""
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
@@ -85,13 +85,3 @@ class _Now(AbstractAsyncContextManager[object]):
 def ask(connection: PgConnection, query: Query[T]) -> T:
     """The result of a query on a connection of psycopg."""
     return query.read(connection.execute(query.text.encode(), query.values).fetchone())
-
-
-def run_now(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine all of whose parts are at hand, so that it never waits."""
-    try:
-        coroutine.send(None)
-    except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]
-    coroutine.close()
-    raise AssertionError("what was to end at once waits for something")

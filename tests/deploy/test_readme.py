@@ -94,6 +94,11 @@ def test_redis_alone(tmp_path: Path) -> None:
     assert run(other, tmp_path) == "denied (full): 3 of 4 are used\n"
 
 
+def test_many_at_once_asyncio_and_stocks(tmp_path: Path) -> None:
+    (code,) = blocks("Many at once, asyncio, and stocks")
+    assert run(adapted(code), tmp_path) == "granted 100 of 100\ngranted 298 of 500 from stock\n"
+
+
 def test_with_the_ledger(database: str, tmp_path: Path) -> None:
     (code,) = blocks("With the ledger")
     said = run(adapted(code), tmp_path)
