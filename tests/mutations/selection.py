@@ -13,6 +13,7 @@ _FOLDERS = {
     "scripts/lua/consume.lua": (CORE,),
     "scripts/lua/define.lua": (CORE,),
     "quota_redis/postgres/": _FROM_LEDGER,
+    "quota_redis/stock": ("tests/stocks",),
     "quota_redis/django/": (DJANGO, OFFERS),
     "shargain/": (OFFERS, SEARCH),
 }
@@ -23,7 +24,10 @@ _FIRST = {
     "scripts/lua/unmark.lua": ("tests/ledger/test_sync.py",),
     "scripts/lua/": ("tests/core/test_reserve_and_settle.py", "tests/core/test_define.py"),
     "quota_redis/breaker.py": ("tests/core/test_breaker.py",),
+    "quota_redis/calls.py": ("tests/core/test_replies.py", "tests/core/test_connection.py"),
     "quota_redis/connection.py": ("tests/core/test_connection.py",),
+    "quota_redis/stock": ("tests/stocks/test_stock_book.py", "tests/stocks/test_stocks.py"),
+    "quota_redis/wire.py": ("tests/core/test_connection.py",),
     "quota_redis/keys.py": ("tests/core/test_arguments.py",),
     "quota_redis/ranges.py": ("tests/core/test_ranges.py",),
     "quota_redis/types.py": ("tests/core/test_arguments.py",),
@@ -33,7 +37,7 @@ _FIRST = {
     ),
     "quota_redis/postgres/absorb.py": ("tests/ledger/test_absorb.py",),
     "quota_redis/postgres/audit.py": ("tests/ledger/test_audit.py",),
-    "quota_redis/postgres/exact.py": (
+    "quota_redis/postgres/spending.py": (
         "tests/ledger/test_spend.py",
         "tests/ledger/test_exactness_edges.py",
     ),
