@@ -10,6 +10,7 @@ from quota_redis.postgres.table import QuotaTable
 FUNCTIONS = (
     "quota_redis_gaps_v1",
     "quota_redis_record_v1",
+    "quota_redis_record_v2",
     "quota_redis_take_v1",
     "quota_redis_apply_limit_v1",
     "quota_redis_bump_v1",
@@ -18,9 +19,17 @@ FUNCTIONS = (
 )
 
 
-def schema_sql() -> str:
-    """The SQL that creates extension, tables and functions; applying it again changes nothing."""
-    return (files("quota_redis.postgres") / "sql" / "v1.sql").read_text(encoding="utf-8")
+VERSIONS = (1, 2)
+
+
+def schema_sql(*versions: int) -> str:
+    """The SQL that creates extension, tables and functions, of these versions or of all; applying it again
+    changes nothing."""
+    folder = files("quota_redis.postgres") / "sql"
+    texts = (
+        (folder / f"v{version}.sql").read_text(encoding="utf-8") for version in versions or VERSIONS
+    )
+    return "\n".join(texts)
 
 
 def install(connection: "psycopg.Connection[Any]", table: QuotaTable) -> None:

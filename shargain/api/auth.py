@@ -1,5 +1,7 @@
 """Who is calling: a scraper with its bearer token, and which targets it may use."""
 
+from collections.abc import Iterable
+
 from django.http import HttpRequest
 from ninja.security import HttpBearer
 
@@ -40,6 +42,11 @@ def check_is_json(request: HttpRequest) -> None:
 
 def check_target(token: ScraperToken, target_id: int) -> None:
     """Raise the 404 problem unless the target is active and the token's owner has it."""
-    own = ScrapingTarget.objects.filter(pk=target_id, owner_id=token.owner_id, is_active=True)
-    if not own.exists():
+    if not own_targets(token, [target_id]):
         raise no_target()
+
+
+def own_targets(token: ScraperToken, target_ids: Iterable[int]) -> set[int]:
+    """Those of the targets that are active and that the token's owner has."""
+    own = ScrapingTarget.objects.filter(owner_id=token.owner_id, is_active=True)
+    return set(own.filter(pk__in=target_ids).values_list("pk", flat=True))

@@ -40,15 +40,18 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it so, and it is what i
         self.headers = headers or {}
         self.members = members or {}
 
-    def response(self) -> JsonResponse:
+    def document(self) -> dict[str, object]:
         standard = {
             "type": "about:blank",
             "title": HTTPStatus(self.status).phrase,
             "status": self.status,
             "detail": self.detail,
         }
+        return {**standard, **self.members}
+
+    def response(self) -> JsonResponse:
         return JsonResponse(
-            {**standard, **self.members},
+            self.document(),
             status=self.status,
             headers=self.headers,
             content_type=CONTENT_TYPE,
@@ -91,8 +94,9 @@ def invalid(errors: list[dict[str, str]]) -> Problem:
     return Problem(422, detail, members={"errors": errors[:MAX_LISTED_ERRORS]})
 
 
-def _of_batch(error: InvalidBatch) -> Problem:
-    parts = ["offers"] if error.index is None else ["offers", error.index]
+def of_batch(error: InvalidBatch, *above: str | int) -> Problem:
+    """422 for a batch that stands below these members of the body."""
+    parts = [*above, "offers"] if error.index is None else [*above, "offers", error.index]
     pointer = _pointer([*parts, error.field] if error.field else parts)
     return invalid([{"in": "body", "pointer": pointer, "detail": str(error)}])
 
@@ -124,7 +128,7 @@ _PROBLEMS: dict[type[Exception], Callable[[Any], Problem]] = {
     AuthenticationError: lambda _: unauthenticated(),
     HttpError: _of_http_error,
     ValidationError: lambda error: invalid(error.errors),
-    InvalidBatch: _of_batch,
+    InvalidBatch: of_batch,
     UnknownTarget: lambda _: no_target(),
     ServiceUnavailable: lambda _: unavailable(),
     OperationalError: lambda _: unavailable(),

@@ -1,4 +1,4 @@
-"""The API's operations on the targets of a token's owner, under `/api/v1/targets`."""
+"""The API's operations on the targets of a token's owner, under `/api/v1/`."""
 
 from dataclasses import asdict
 from datetime import datetime, timedelta
@@ -11,12 +11,14 @@ from ninja import Query, Router, Status
 from ninja.params.functions import Header
 from pydantic import BeforeValidator
 
-from shargain.api.auth import ScraperRequest, check_target
-from shargain.api.problems import Problem, invalid
+from shargain.api.auth import ScraperRequest, check_target, own_targets
+from shargain.api.problems import Problem, invalid, no_target, of_batch, unavailable
 from shargain.api.ratelimit import POLICY, rate_limit_fields, retry_after
 from shargain.api.schemas import (
     ActiveQuotaOut,
     ActivityOut,
+    BatchesIn,
+    BatchesOut,
     BatchIn,
     BatchOut,
     InvalidOut,
@@ -24,12 +26,14 @@ from shargain.api.schemas import (
     QuotaExceededOut,
     QuotaOut,
     TargetOut,
+    TargetResultOut,
     TargetsOut,
     UsageOut,
     UsagePointOut,
 )
 from shargain.offers.models import ScrapingTarget
-from shargain.offers.services.offer_creation import BatchResult, create_offers
+from shargain.offers.services.errors import InvalidBatch, ServiceError, ServiceUnavailable
+from shargain.offers.services.offer_creation import BatchResult, create_many, create_offers
 from shargain.offers.services.quota import QuotaInfo, QuotaService
 from shargain.usage.services import activity_series, pace, usage_series
 
@@ -105,6 +109,31 @@ def create_batch(
     return Status(201 if result.created else 200, BatchOut.of(result))
 
 
+@router.post(
+    "/batches",
+    response={200: BatchesOut, (400, 401, 411, 413, 415, 503): ProblemOut, 422: InvalidOut},
+    by_alias=True,
+    operation_id="createBatches",
+    summary="Create batches of offers of many targets",
+)
+def create_batches(request: ScraperRequest, body: BatchesIn) -> BatchesOut:
+    """Create a batch for each of up to 100 targets, each decided on its own as `createBatch` does.
+
+    200: each result has the status that its batch alone would be answered with. A target may be named again. What
+    has a problem of 503 is to be sent again, under its `batch_id`.
+    """
+    own = own_targets(request.auth, {batch.target_id for batch in body.batches})
+    batches = [batch.to_batch() for batch in body.batches]
+    known = [batch for batch in batches if batch.target_id in own]
+    results = iter(create_many(known) if known else ())
+    return BatchesOut(
+        results=[
+            _result(index, batch.target_id, next(results) if batch.target_id in own else None)
+            for index, batch in enumerate(batches)
+        ]
+    )
+
+
 @router.get(
     "/targets/{int:target_id}/quota",
     response={200: ActiveQuotaOut, (401, 404, 503): ProblemOut},
@@ -169,6 +198,26 @@ def show_usage(
         runs_out_at=pace(quota).runs_out_at,
         usage=[UsagePointOut(**asdict(p)) for p in usage_series(quota.id, since, until)],
         activity=[ActivityOut(**asdict(a)) for a in activity_series(quota.id, since, until)],
+    )
+
+
+def _result(
+    index: int, target_id: int, result: BatchResult | ServiceError | None
+) -> TargetResultOut:
+    if isinstance(result, BatchResult):
+        status = 201 if result.created else 429 if result.discarded else 200
+        batch = BatchOut.of(result)
+        return TargetResultOut(target_id=target_id, status=status, batch=batch, problem=None)
+    if isinstance(result, InvalidBatch):
+        problem = of_batch(result, "batches", index)
+    else:
+        problem = unavailable() if isinstance(result, ServiceUnavailable) else no_target()
+    kind = InvalidOut if isinstance(result, InvalidBatch) else ProblemOut
+    return TargetResultOut(
+        target_id=target_id,
+        status=problem.status,
+        batch=None,
+        problem=kind.model_validate(problem.document()),
     )
 
 

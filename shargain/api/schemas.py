@@ -3,7 +3,7 @@
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Self
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, field_validator
 from pydantic.config import JsonDict
@@ -11,11 +11,13 @@ from pydantic.config import JsonDict
 from shargain.offers.models import MAX_URL_BYTES
 from shargain.offers.services.offer_creation import (
     MAX_BATCH,
+    MAX_BATCHES,
     MAX_PRICE,
     MAX_TITLE,
     BatchResult,
     NewOffer,
     Outcome,
+    TargetBatch,
 )
 from shargain.offers.services.quota import QuotaInfo
 
@@ -75,6 +77,18 @@ class BatchIn(_Input):
         description="Send the same id with the same batch again and it answers for what it made.",
     )
     offers: Annotated[list[OfferIn], Field(min_length=1, max_length=MAX_BATCH)]
+
+
+class TargetBatchIn(BatchIn):
+    target_id: Annotated[int, Field(ge=1, le=2**63 - 1)]
+
+    def to_batch(self) -> TargetBatch:
+        offers = [offer.to_new_offer() for offer in self.offers]
+        return TargetBatch(self.target_id, self.batch_id or uuid4(), offers)
+
+
+class BatchesIn(_Input):
+    batches: Annotated[list[TargetBatchIn], Field(min_length=1, max_length=MAX_BATCHES)]
 
 
 class QuotaOut(BaseModel):
@@ -175,3 +189,16 @@ class InvalidOut(ProblemOut):
 
 class QuotaExceededOut(ProblemOut, BatchOut):
     violated_policies: list[str] = Field(alias="violated-policies")
+
+
+class TargetResultOut(BaseModel):
+    target_id: int
+    status: int = Field(description="What the batch alone would be answered with.")
+    batch: BatchOut | None = Field(description="What became of it, where it was decided.")
+    problem: ProblemOut | InvalidOut | None = Field(
+        description="Why it was not decided: nothing of it is lost if it is sent again."
+    )
+
+
+class BatchesOut(BaseModel):
+    results: list[TargetResultOut] = Field(description="One per batch, in their order.")

@@ -26,6 +26,7 @@ def test_the_document_declares_every_answer(client: Any) -> None:
         ("get", "/api/v1/targets"): {"200", "401", "422", "503"},
         ("get", f"{target}/quota"): {"200", "401", "404", "503"},
         ("get", f"{target}/usage"): {"200", "401", "404", "422", "503"},
+        ("post", "/api/v1/batches"): {*("200", "400", "401", "411", "413", "415", "422", "503")},
         ("post", f"{target}/offers"): {
             *("200", "201", "400", "401", "404", "411", "413", "415", "422", "429", "503")
         },

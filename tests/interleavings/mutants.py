@@ -24,7 +24,7 @@ from tests.interleavings.world import EMPTY_SQL, World
 
 RUNS = 20
 CONSTRAINT = "CONSTRAINT quota_redis_ledger_slot_once"
-OFFERS_SQL = Path(__file__).parents[2] / "shargain" / "offers" / "sql" / "create_offers_v1.sql"
+OFFERS_SQL = Path(__file__).parents[2] / "shargain" / "offers" / "sql" / "create_offers_v2.sql"
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,12 @@ MUTANTS = (
     Mutant(
         "what was asked counts",
         "offers.sql",
-        (("quota_id, quota_id, v_slots, used)", "quota_id, quota_id, v_slots, v_room)"),),
+        (
+            (
+                "v_slots,\n                    count(i.url))",
+                "v_slots,\n                    v_room)",
+            ),
+        ),
     ),
     Mutant(
         "compaction swallows the gaps",

@@ -112,6 +112,69 @@ class TestRecord:
             nowhere.record_slots(bench.connection, SUBJECT, 1, ((1, 1),), 1)
 
 
+class TestRecordV2:
+    """quota_redis_record_v2 takes a shorter way to what quota_redis_record_v1 does."""
+
+    @pytest.mark.parametrize(
+        ("slots", "used", "written"),
+        [
+            ("{[1,21)}", 20, "{[1,21)}"),
+            ("{[1,21)}", 7, "{[1,8)}"),
+            ("{[1,21)}", 0, "{}"),
+            ("{[1,)}", 3, "{[1,4)}"),
+            ("{[1,5),[11,21)}", 3, "{[1,4)}"),
+            ("{[1,5),[11,21)}", 6, "{[1,5),[11,13)}"),
+            ("{[4503599627370495,4503599627370496)}", 1, "{[4503599627370495,4503599627370496)}"),
+            ("{[1,21)}", 21, "QS003"),
+            ("{[1,21)}", -1, "QS003"),
+            ("{[1,5),[11,21)}", 15, "QS003"),
+            ("{}", 1, "QS003"),
+            (None, 1, "QS003"),
+            ("{[31,41)}", 1, "QS002"),
+            ("{[25,41)}", 20, "QS002"),
+            ("{[1,5),[31,41)}", 5, "QS002"),
+            ("{[0,5)}", 2, "23514"),
+            ("{(,5)}", 2, "QS002"),
+            ("{[4503599627370496,4503599627370497)}", 1, "23514"),
+        ],
+    )
+    def test_it_does_what_the_first_one_does(
+        self, bench: Bench, slots: str | None, used: int, written: str
+    ) -> None:
+        quota = bench.define(None)
+        bench.use(quota, ((31, 40),))
+        for version in (1, 2):
+            assert recorded(bench, version, quota, quota, slots, used) == written, version
+
+    @pytest.mark.parametrize("active", [None, 7])
+    def test_another_quota_rules(self, bench: Bench, active: int | None) -> None:
+        quota = bench.define(400)
+        for version in (1, 2):
+            assert recorded(bench, version, quota, active, "{[1,21)}", 3) == "QS001", version
+
+    def test_it_returns_what_it_wrote(self, bench: Bench) -> None:
+        quota = bench.define(400)
+        query = "SELECT quota_redis_record_v2('bench', %s, %s, %s, 3)"
+        assert bench.value(query, (quota, quota, "{[1,21)}")) == 3
+
+
+def recorded(
+    bench: Bench, version: int, quota: int, active: int | None, slots: str | None, used: int
+) -> str:
+    """What a version of the function writes into the ledger, or the SQLSTATE of its error; undone again."""
+    with bench.connection.transaction(force_rollback=True):
+        before = bench.slots_used(quota)
+        try:
+            with bench.connection.transaction():
+                bench.connection.execute(
+                    f"SELECT quota_redis_record_v{version}('bench', %s, %s, %s, %s)",
+                    (quota, active, slots, used),
+                )
+        except psycopg.Error as error:
+            return str(error.sqlstate)
+        return ranges.render_multirange(ranges.subtract(bench.slots_used(quota), before))
+
+
 class TestTake:
     def test_from_the_top_of_the_largest_gap(self, bench: Bench) -> None:
         quota = bench.define(400)

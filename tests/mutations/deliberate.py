@@ -3,7 +3,8 @@
 from tests.mutations.mutant import Mistake, Mutant
 
 LEDGER_SQL = "quota_redis/postgres/sql/v1.sql"
-OFFERS_SQL = "shargain/offers/sql/create_offers_v1.sql"
+RECORD_SQL = "quota_redis/postgres/sql/v2.sql"
+OFFERS_SQL = "shargain/offers/sql/create_offers_v2.sql"
 LUA = "scripts/lua/"
 PYTHON = "quota_redis/"
 
@@ -146,13 +147,46 @@ IN_LEDGER = (
     ),
 )
 
+IN_RECORD = (
+    Mistake(
+        RECORD_SQL,
+        "a taken slot of one range is no error",
+        "what could not be recorded is rolled back",
+        (("IF NOT FOUND THEN", "IF false THEN"),),
+    ),
+    Mistake(
+        RECORD_SQL,
+        "slots of one range are written by a plain insert",
+        "a conflict is told as QS002, and races do not deadlock",
+        (("        ON CONFLICT DO NOTHING;", ";"),),
+    ),
+    Mistake(
+        RECORD_SQL,
+        "more units than one range has are recorded",
+        "the ledger equals what was created",
+        (("p_used BETWEEN 1 AND upper(p_slots) - lower(p_slots)", "p_used >= 1"),),
+    ),
+    Mistake(
+        RECORD_SQL,
+        "one range of a quota that does not rule is recorded",
+        "the quota that rules at the statement is the one that counts",
+        (("IF p_active = p_quota AND", "IF"),),
+    ),
+    Mistake(
+        RECORD_SQL,
+        "gaps between ranges are recorded",
+        "the ledger equals what was created",
+        (("       AND p_slots = int8multirange(range_merge(p_slots)) THEN", " THEN"),),
+    ),
+)
+
 IN_OFFERS = (
     offers(
         "what was asked counts, not what was inserted",
         "the ledger equals the offers created",
         (
-            "quota_id, quota_id, v_slots, used)",
-            "quota_id, quota_id, v_slots, least(v_room, jsonb_array_length(p_offers)))",
+            "v_slots,\n                    count(i.url))",
+            "v_slots,\n                    least(v_room, jsonb_array_length(p_offers)))",
         ),
     ),
     offers(
@@ -176,7 +210,7 @@ IN_OFFERS = (
     offers(
         "Redis is believed about which quota rules",
         "one clock decides which quota rules",
-        ("IF p_road <> 'direct' AND quota_id IS DISTINCT FROM p_quota THEN", "IF false THEN"),
+        ("IF quota_id IS DISTINCT FROM p_quota THEN", "IF false THEN"),
     ),
 )
 
@@ -502,4 +536,4 @@ IN_PYTHON = (
     ),
 )
 
-MISTAKES = IN_LEDGER + IN_OFFERS + IN_SCRIPTS + IN_PYTHON
+MISTAKES = IN_LEDGER + IN_RECORD + IN_OFFERS + IN_SCRIPTS + IN_PYTHON

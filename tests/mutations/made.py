@@ -20,8 +20,8 @@ FILES = (
         f"scripts/lua/include/{name}.lua"
         for name in ("rule", "free", "keep", "refusal", "ranges", "state")
     ),
-    "quota_redis/postgres/sql/v1.sql",
-    "shargain/offers/sql/create_offers_v1.sql",
+    *(f"quota_redis/postgres/sql/v{version}.sql" for version in (1, 2)),
+    "shargain/offers/sql/create_offers_v2.sql",
     *(f"quota_redis/{name}.py" for name in ("breaker", "calls", "connection", "counters", "keys")),
     *(f"quota_redis/{name}.py" for name in ("ranges", "types", "scripts", "wire")),
     *(f"quota_redis/postgres/{name}.py" for name in ("absorb", "audit", "exact", "ledger")),

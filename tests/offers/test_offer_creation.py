@@ -10,9 +10,12 @@ from uuid import UUID, uuid4
 
 import pytest
 from django.db import connection, transaction
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from offer_batches import HOUR, LONG_AGO, all_of, offers, used
 
 from shargain.offers.models import Offer, OfferQuota, ScrapingTarget
+from shargain.offers.services import offer_creation
 from shargain.offers.services.errors import InsideTransaction, InvalidBatch, UnknownTarget
 from shargain.offers.services.offer_creation import (
     MAX_PRICE,
@@ -188,6 +191,7 @@ class TestRefusals:
             ("url", "/relative"),
             ("url", "https://"),
             ("url", "https://[broken"),
+            ("url", "https://example.org[broken"),
             ("url", ""),
             ("url", None),
             ("url", "https://example.org/" + "ä" * 1020),
@@ -223,6 +227,11 @@ class TestRefusals:
             create_offers(target.pk, [*offers(1), NewOffer(**values)], batch_id=uuid4())
         assert (caught.value.index, caught.value.field) == (1, field)
         assert used(quota) == all_of(0)
+
+    @settings(deadline=None)
+    @given(st.from_regex(offer_creation._PLAIN_ADDRESS, fullmatch=True))
+    def test_what_looks_like_an_address_is_one(self, address: str) -> None:
+        assert offer_creation._is_address(address)
 
     def test_an_address_of_2048_bytes_fits(self, target: ScrapingTarget) -> None:
         url = "https://example.org/".ljust(2048, "x")

@@ -107,7 +107,7 @@ def test_ac4_what_is_passed_is_what_stands(target: ScrapingTarget, now: datetime
 
 def test_ac5_creation_asks_the_facade() -> None:
     source = inspect.getsource(offer_creation)
-    assert "QuotaService().spend(" in source
+    assert "QuotaService().spend" in source
     assert "used_offers_count" not in source
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,18 +18,30 @@ from django.dispatch import Signal
 
 from shargain.logs import fields
 from shargain.offers.models import MAX_URL_BYTES
-from shargain.offers.services.errors import InvalidBatch, UnknownTarget
-from shargain.offers.services.quota import Permit, QuotaInfo, QuotaService, Spent
+from shargain.offers.services.errors import (
+    InvalidBatch,
+    ServiceError,
+    ServiceUnavailable,
+    UnknownTarget,
+)
+from shargain.offers.services.quota import Permit, QuotaInfo, QuotaService, Spend, Spent
 
 logger = logging.getLogger(__name__)
 
 MAX_BATCH = 1000
+MAX_BATCHES = 100
+MAX_FAILURES = 3
+"""Batches in a row that PostgreSQL may fail for, before the rest of many is not tried."""
 MAX_TITLE = 500
 MAX_METADATA_BYTES = 16_384
 MAX_PRICE = Decimal("9999999999.99")
 MAX_DECIMALS = 10
 """Decimals of a price that are read; two are kept."""
 MAX_SHOWN = 100
+
+_encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
+_PLAIN_ADDRESS = re.compile(r"https?://[A-Za-z0-9.:-]+(?:[/?#][!-~]*)?")
+"""What nearly all addresses are like; it leaves no doubt that urlsplit would find scheme and host."""
 
 offers_created = Signal()
 """Sent once a batch is decided: target_id, batch_id and the created NewOffers. A batch that is delivered
@@ -49,6 +62,15 @@ class NewOffer:
     list_url: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
     published_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TargetBatch:
+    """A batch, and the target that it is for."""
+
+    target_id: int
+    batch_id: UUID
+    offers: Sequence[NewOffer]
 
 
 class Outcome(StrEnum):
@@ -87,23 +109,67 @@ def create_offers(target_id: int, offers: Sequence[NewOffer], *, batch_id: UUID)
     Raises InvalidBatch, UnknownTarget, InsideTransaction, ServiceUnavailable; none of them loses or counts
     anything that a repeated call would not find.
     """
-    if not 1 <= len(offers) <= MAX_BATCH:
-        raise InvalidBatch(f"The batch has {len(offers)} offers: give 1 to {MAX_BATCH}.")
-    for index, offer in enumerate(offers):
-        validate_offer(offer, index)
+    return _decided(_Batch(target_id, batch_id, offers), QuotaService().spend)
+
+
+def create_many(batches: Sequence[TargetBatch]) -> list[BatchResult | ServiceError]:
+    """Create up to MAX_BATCHES batches, with slots for all of them from one round trip to Redis.
+
+    Each is decided on its own, in their order, as by create_offers: its place has the result, or the error that
+    create_offers raises of that one. Where PostgreSQL fails again and again the rest is left undecided. Raises
+    InvalidBatch for none or too many batches, and InsideTransaction.
+    """
+    if not 1 <= len(batches) <= MAX_BATCHES:
+        raise InvalidBatch(f"There are {len(batches)} batches: give 1 to {MAX_BATCHES}.")
+    checked = [_checked(each) for each in batches]
+    wanted = [(each.target_id, each.left) for each in checked if isinstance(each, _Batch)]
+    results: list[BatchResult | ServiceError] = []
+    failures = 0
+    with QuotaService().ahead(wanted) as spend:
+        for each in checked:
+            result: BatchResult | ServiceError
+            if isinstance(each, InvalidBatch):
+                result = each
+            elif failures == MAX_FAILURES:
+                result = ServiceUnavailable("PostgreSQL failed for the batches before this one.")
+            else:
+                result = _tried(each, spend)
+                failures = failures + 1 if isinstance(result, ServiceUnavailable) else 0
+            results.append(result)
+    return results
+
+
+def _checked(batch: TargetBatch) -> "_Batch | InvalidBatch":
+    try:
+        return _Batch(batch.target_id, batch.batch_id, batch.offers)
+    except InvalidBatch as error:
+        return error
+
+
+def _tried(batch: "_Batch", spend: Spend) -> BatchResult | ServiceError:
+    try:
+        return _decided(batch, spend)
+    except (UnknownTarget, ServiceUnavailable) as error:
+        return error
+
+
+def _decided(batch: "_Batch", spend: Spend) -> BatchResult:
     began = time.perf_counter()
-    batch = _Batch(target_id, batch_id, offers)
-    with fields(batch_id=str(batch_id), target_id=target_id):
-        spent = QuotaService().spend(target_id, batch)
-        result = BatchResult(batch_id, batch.outcomes(), batch.quota_info(spent))
-        _log(target_id, result, spent)
-        made = [
-            o for o, what in zip(offers, result.outcomes, strict=True) if what is Outcome.CREATED
-        ]
-        if made:
-            offers_created.send(sender=None, target_id=target_id, batch_id=batch_id, offers=made)
-        seconds = time.perf_counter() - began
-        batch_decided.send_robust(None, target_id=target_id, result=result, seconds=seconds)
+    with fields(batch_id=str(batch.batch_id), target_id=batch.target_id):
+        return _tell(batch, spend(batch.target_id, batch), began)
+
+
+def _tell(batch: "_Batch", spent: Spent, began: float) -> BatchResult:
+    """Log what became of a batch, and tell who listens; `began` is of time.perf_counter()."""
+    result = BatchResult(batch.batch_id, batch.outcomes(), batch.quota_info(spent))
+    _log(batch.target_id, result, spent)
+    made = batch.created()
+    if made:
+        offers_created.send(
+            sender=None, target_id=batch.target_id, batch_id=batch.batch_id, offers=made
+        )
+    seconds = time.perf_counter() - began
+    batch_decided.send_robust(None, target_id=batch.target_id, result=result, seconds=seconds)
     return result
 
 
@@ -125,6 +191,11 @@ def _log(target_id: int, result: BatchResult, spent: Spent) -> None:
 
 def validate_offer(offer: NewOffer, index: int | None = None) -> None:
     """Raise InvalidBatch where an offer cannot be stored, naming the field and the cure."""
+    _row(index, offer)
+
+
+def _row(index: int | None, offer: NewOffer) -> str:
+    """A valid offer as JSON, as the statement that creates it reads it."""
     _check_text("title", offer.title, index)
     if len(offer.title) > MAX_TITLE:
         raise _invalid(
@@ -135,8 +206,32 @@ def validate_offer(offer: NewOffer, index: int | None = None) -> None:
         if value != "":
             _check_url(name, value, index)
     _check_price(offer.price, index)
-    _check_metadata(offer.metadata, index)
     _check_moment(offer.published_at, index)
+    return _as_json(index, offer)
+
+
+def _as_json(index: int | None, offer: NewOffer) -> str:
+    row = {
+        "n": index,
+        "url": offer.url,
+        "title": offer.title,
+        "price": None if offer.price is None else str(offer.price),
+        "main_image_url": offer.main_image_url,
+        "list_url": offer.list_url,
+        # In UTC, for PostgreSQL takes no offsets as far from it as Python does.
+        "published_at": offer.published_at and offer.published_at.astimezone(UTC).isoformat(),
+        "metadata": offer.metadata,
+    }
+    try:
+        text = _encode(row)
+        # All but the metadata was checked before, so one look at the whole is enough, but for the few in doubt.
+        is_sure = len(text.encode()) <= MAX_METADATA_BYTES and "\\u0000" not in text
+    except (TypeError, ValueError, RecursionError) as error:
+        _check_metadata(offer.metadata, index)
+        raise _invalid(index, "metadata", f"is no JSON: {error}") from None
+    if not (is_sure and isinstance(offer.metadata, dict)):
+        _check_metadata(offer.metadata, index)
+    return text
 
 
 def _invalid(index: int | None, name: str, what: str) -> InvalidBatch:
@@ -159,12 +254,16 @@ def _check_url(name: str, value: str, index: int | None) -> None:
     size = len(_check_text(name, value, index))
     if size > MAX_URL_BYTES:
         raise _invalid(index, name, f"has {size} bytes: give at most {MAX_URL_BYTES}")
+    if not _PLAIN_ADDRESS.fullmatch(value) and not _is_address(value):
+        raise _invalid(index, name, f"is {value[:100]!r}: give an address with http or https")
+
+
+def _is_address(value: str) -> bool:
     try:
         parts = urlsplit(value)
     except ValueError:
-        parts = urlsplit("")
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise _invalid(index, name, f"is {value[:100]!r}: give an address with http or https")
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.netloc)
 
 
 def _check_price(price: object, index: int | None) -> None:
@@ -199,8 +298,7 @@ def _check_metadata(metadata: object, index: int | None) -> None:
     if not isinstance(metadata, dict):
         raise _invalid(index, "metadata", f"is {type(metadata).__name__}: give an object")
     try:
-        text = json.dumps(metadata, allow_nan=False, ensure_ascii=False)
-        size = len(text.encode())
+        size = len(_encode(metadata).encode())
     except (TypeError, ValueError, RecursionError) as error:
         raise _invalid(index, "metadata", f"is no JSON: {error}") from None
     if size > MAX_METADATA_BYTES:
@@ -218,21 +316,25 @@ def _has_nul(value: object) -> bool:
 
 
 class _Batch:
-    """A batch on its way: what is decided, and the statements that decide the rest."""
+    """A batch on its way: what is decided, and the statements that decide the rest. Raises InvalidBatch."""
 
     def __init__(self, target_id: int, batch_id: UUID, offers: Sequence[NewOffer]) -> None:
-        self._target_id = target_id
-        self._batch_id = batch_id
+        if not 1 <= len(offers) <= MAX_BATCH:
+            raise InvalidBatch(f"The batch has {len(offers)} offers: give 1 to {MAX_BATCH}.")
+        self.target_id = target_id
+        self.batch_id = batch_id
+        self._offers = offers
         self._outcomes: list[Outcome | None] = [None] * len(offers)
-        self._pending: dict[int, dict[str, Any]] = {}
+        self._pending: dict[int, str] = {}
         self._quota: tuple[int, int | None, datetime, datetime | None] | None = None
         seen: set[str] = set()
         for index, offer in enumerate(offers):
+            row = _row(index, offer)
             if offer.url in seen:
                 self._outcomes[index] = Outcome.DUPLICATE
             else:
                 seen.add(offer.url)
-                self._pending[index] = _row(index, offer)
+                self._pending[index] = row
 
     @property
     def left(self) -> int:
@@ -241,18 +343,23 @@ class _Batch:
     def outcomes(self) -> tuple[Outcome, ...]:
         return tuple(outcome or Outcome.DISCARDED for outcome in self._outcomes)
 
+    def created(self) -> list[NewOffer]:
+        pairs = zip(self._offers, self._outcomes, strict=True)
+        return [offer for offer, outcome in pairs if outcome is Outcome.CREATED]
+
     def insert(self, connection: "psycopg.Connection[Any]", permit: Permit) -> int | None:
         row = self._execute(
             connection,
-            """SELECT * FROM shargain_create_offers_v1(
-                %s::bigint, %s::uuid, %s::text, %s::bigint, %s::int8multirange, %s::jsonb)""",
+            """SELECT * FROM shargain_create_offers_v2(
+                %s::bigint, %s::uuid, %s::text, %s::bigint, %s::int8multirange, %s::bigint, %s::jsonb)""",
             (
-                self._target_id,
-                self._batch_id,
+                self.target_id,
+                self.batch_id,
                 permit.road,
                 permit.quota_id,
                 permit.slots,
-                json.dumps(list(self._pending.values()), ensure_ascii=False),
+                permit.room,
+                f"[{','.join(self._pending.values())}]",
             ),
         )
         created, duplicates, used, quota_id, limit, start, end = row
@@ -261,12 +368,12 @@ class _Batch:
         return None if used is None else int(used)
 
     def read_known(self, connection: "psycopg.Connection[Any]") -> int:
-        urls = [row["url"] for row in self._pending.values()]
+        urls = [self._offers[index].url for index in self._pending]
         row = self._execute(
             connection,
-            """SELECT * FROM shargain_known_offers_v1(
+            """SELECT * FROM shargain_known_offers_v2(
                 %s::bigint, %s::uuid, %s::integer[], %s::text[])""",
-            (self._target_id, self._batch_id, list(self._pending), urls),
+            (self.target_id, self.batch_id, list(self._pending), urls),
         )
         created, duplicates, version, quota_id, limit, start, end = row
         self._decide(created, duplicates)
@@ -281,7 +388,7 @@ class _Batch:
         if not spent.is_live or spent.quota_id != quota_id:
             return QuotaService().describe([quota_id]).get(quota_id)
         return QuotaInfo(
-            quota_id, self._target_id, limit, start, end, spent.used, spent.held, is_live=True
+            quota_id, self.target_id, limit, start, end, spent.used, spent.held, is_live=True
         )
 
     def _execute(
@@ -290,10 +397,10 @@ class _Batch:
         try:
             # Django's own cursors write parameters into the statement; a batch is too large for that.
             with psycopg.Cursor(connection) as cursor:
-                return cursor.execute(query.encode(), values).fetchone()
+                return cursor.execute(query.encode(), values, binary=True).fetchone()
         except psycopg.DatabaseError as error:
             if error.sqlstate == "SH001":
-                raise UnknownTarget(f"There is no active target {self._target_id}.") from error
+                raise UnknownTarget(f"There is no active target {self.target_id}.") from error
             raise
 
     def _decide(self, created: list[int] | None, duplicates: list[int] | None) -> None:
@@ -301,17 +408,3 @@ class _Batch:
             for index in indexes or ():
                 self._outcomes[index] = outcome
                 self._pending.pop(index, None)
-
-
-def _row(index: int, offer: NewOffer) -> dict[str, Any]:
-    return {
-        "n": index,
-        "url": offer.url,
-        "title": offer.title,
-        "price": None if offer.price is None else str(offer.price),
-        "main_image_url": offer.main_image_url,
-        "list_url": offer.list_url,
-        "metadata": offer.metadata,
-        # In UTC, for PostgreSQL takes no offsets as far from it as Python does.
-        "published_at": offer.published_at and offer.published_at.astimezone(UTC).isoformat(),
-    }

@@ -1,9 +1,11 @@
 """QuotaService: the sole face of the quota system inside shargain. No model and no Redis leaves it."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Protocol, TypeAlias, cast
 
 import psycopg
@@ -21,11 +23,13 @@ from quota_redis import (
 )
 from quota_redis import InsideTransaction as QuotaInsideTransaction
 from quota_redis import QuotaInUse as LedgerQuotaInUse
+from quota_redis.calls import Reserved
 from quota_redis.django.checks import refuse_to_start
 from quota_redis.django.engine import Engine, engine_for
 from quota_redis.postgres import (
     AuditReport,
     Course,
+    ExactQuota,
     Explanation,
     HoldView,
     Preview,
@@ -60,11 +64,13 @@ __all__ = [
     "QuotaService",
     "QuotaView",
     "Span",
+    "Spend",
     "Spent",
     "Target",
 ]
 
 Target: TypeAlias = ScrapingTarget | int
+Spend: TypeAlias = "Callable[[int, Batch], Spent]"
 _FIELDS = {
     "limit": "max_offers_per_period",
     "start": "period_start",
@@ -100,6 +106,8 @@ class Permit:
     road: str
     quota_id: int | None = None
     slots: str | None = None
+    room: int | None = None
+    """How many slots there are."""
 
 
 class Batch(Protocol):
@@ -273,21 +281,19 @@ class QuotaService:
 
     def spend(self, target_id: int, batch: Batch) -> Spent:
         """Drive a batch to its end, exactly. Raises InsideTransaction, ServiceUnavailable."""
-        with _outages():
-            engine = _engine()
-            connection = engine.connection()
-            work = _Work(connection, batch)
-            course = engine.exact.run(connection, _subject(target_id), work)
-        usage = course.usage or Usage(work.quota_id or 0, None, 0, 0)
-        return Spent(
-            course.is_denied,
-            usage.quota_id or None,
-            usage.used,
-            usage.held,
-            is_live=course.usage is not None,
-            road=_road(course),
-            conflicts=course.conflicts,
-        )
+        return _spend(_engine().exact, target_id, batch)
+
+    @contextlib.contextmanager
+    def ahead(self, wanted: Sequence[tuple[int, int]]) -> Iterator[Spend]:
+        """`spend` for the batches of many targets, given with how many offers each has: with slots that were asked
+        for in one round trip. What is not used by the end of the block goes back."""
+        exact = copy(_engine().exact)
+        slots = _Ahead(exact, wanted)
+        exact.slots = slots
+        try:
+            yield partial(_spend, exact)
+        finally:
+            slots.close()
 
     def sync(self) -> SyncReport:
         """Write the used counts of quotas that changed."""
@@ -353,13 +359,59 @@ class QuotaService:
         return [_info(q, _live_usage(live, q), counted.get(q.pk, 0)) for q in quotas]
 
 
+def _spend(exact: ExactQuota, target_id: int, batch: Batch) -> Spent:
+    with _outages():
+        connection = _engine().connection()
+        course = exact.run(connection, _subject(target_id), _Work(connection, batch))
+        usage = course.usage
+        return Spent(
+            course.is_denied,
+            usage.quota_id if usage else None,
+            usage.used if usage else 0,
+            usage.held if usage else 0,
+            is_live=usage is not None,
+            road=_road(course),
+            conflicts=course.conflicts,
+        )
+
+
+class _Ahead:
+    """Slots of many subjects from one round trip; whatever they do not do comes from where slots came from."""
+
+    def __init__(self, exact: ExactQuota, wanted: Sequence[tuple[int, int]]) -> None:
+        self._slots = exact.slots
+        self._answers: dict[str, Reserved] = {}
+        # One for each: a second batch of a target asks when its turn comes.
+        amounts = {_subject(target_id): amount for target_id, amount in wanted}
+        # Where Redis does not answer, each batch meets that by itself.
+        with contextlib.suppress(Unavailable):
+            answers = exact.counters.reserve_many(amounts.items())
+            for subject, answer in zip(amounts, answers, strict=True):
+                if not isinstance(answer, Exception):
+                    self._answers[subject] = answer
+
+    def reserve(self, subject: str, amount: int, *, hold_id: str | None = None) -> Reserved:
+        answer = self._answers.pop(subject, None)
+        return answer or self._slots.reserve(subject, amount, hold_id=hold_id)
+
+    def settle(self, reservation: Reservation, used: int, *, wait: bool = True) -> None:
+        self._slots.settle(reservation, used, wait=wait)
+
+    def release(self, subject: str, hold_id: str, *, wait: bool = True) -> None:
+        self._slots.release(subject, hold_id, wait=wait)
+
+    def close(self) -> None:
+        for subject, answer in self._answers.items():
+            if isinstance(answer, Reservation):
+                self._slots.release(subject, answer.hold_id, wait=False)
+
+
 class _Work:
     """A Batch as quota_redis drives it."""
 
     def __init__(self, connection: "psycopg.Connection[Any]", batch: Batch) -> None:
         self._connection = connection
         self._batch = batch
-        self.quota_id: int | None = None
 
     @property
     def left(self) -> int:
@@ -367,7 +419,8 @@ class _Work:
 
     def with_slots(self, reservation: Reservation) -> int:
         slots = render_multirange(reservation.ranges)
-        used = self._insert(Permit("slots", reservation.quota_id, slots))
+        permit = Permit("slots", reservation.quota_id, slots, reservation.amount)
+        used = self._insert(permit)
         assert used is not None
         return used
 
