@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from celery import shared_task
+from celery.signals import worker_process_shutdown
 
 if TYPE_CHECKING:
     from quota_redis.django.engine import Engine
@@ -49,6 +50,15 @@ def quota_audit() -> None:
             logger.warning("drift: %s", drift)
         for code, sentence in report.problems.items():
             logger.critical("%s: %s", code, sentence)
+
+
+@worker_process_shutdown.connect(dispatch_uid="quota_redis.stocks")
+def _give_stocks_back(**_: Any) -> None:
+    """A process of the prefork pool leaves without the interpreter's own end."""
+    from quota_redis.django.engine import stocks
+
+    if stocks.cache_info().currsize and (left := stocks()):
+        left.close()
 
 
 def beat_schedule(

@@ -110,7 +110,12 @@ CACHES = {
         },
     },
 }
-QUOTA_REDIS = {"ALIAS": "quotas", "NAMESPACE": "shargain", "BROKER_URL": CELERY_BROKER_URL}
+QUOTA_REDIS = {
+    "ALIAS": "quotas",
+    "NAMESPACE": "shargain",
+    "BROKER_URL": CELERY_BROKER_URL,
+    "STOCK_SIZE": env.int("QUOTA_STOCK_SIZE", 0),
+}
 
 UNFOLD = {
     "SITE_TITLE": "shargain",

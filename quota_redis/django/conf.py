@@ -6,6 +6,7 @@ QUOTA_REDIS = {
     "DATABASE": "default",         # where the definitions and the ledger are
     "LEASE_SECONDS": 15,           # how long a worker may hold slots without settling them
     "BOUNDARY_SKEW_SECONDS": 1,    # how far apart the clocks of Redis and PostgreSQL may be
+    "STOCK_SIZE": 0,               # most slots of a subject that a process hands out by itself, 2 to 1,000
     "REFUSE_WITHOUT_REDIS": False, # raise Unavailable, instead of going on with the ledger alone
     "BROKER_URL": None,            # the message broker, to check that it is another server
 }
@@ -27,6 +28,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "DATABASE": (str,),
     "LEASE_SECONDS": (int, float),
     "BOUNDARY_SKEW_SECONDS": (int, float),
+    "STOCK_SIZE": (int,),
     "REFUSE_WITHOUT_REDIS": (bool,),
     "BROKER_URL": (str, type(None)),
 }
@@ -35,6 +37,7 @@ _SPANS: dict[str, tuple[float, float]] = {
     "LEASE_SECONDS": (0.1, 86_400.0),
     "BOUNDARY_SKEW_SECONDS": (0.0, 3_600.0),
 }
+MAX_STOCK_SIZE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ class QuotaSettings:
     database: str = "default"
     lease: timedelta = timedelta(seconds=15)
     boundary_skew: timedelta = timedelta(seconds=1)
+    stock_size: int = 0
     refuse_without_redis: bool = False
     broker_url: str | None = None
 
@@ -70,6 +74,11 @@ def errors_in(raw: Any) -> list[str]:
             found.append(
                 f"QUOTA_REDIS[{name!r}] is {value}: give seconds from {lowest:g} to {highest:g}."
             )
+    size = raw.get("STOCK_SIZE", 0)
+    if type(size) is int and (size == 1 or not 0 <= size <= MAX_STOCK_SIZE):
+        found.append(
+            f"QUOTA_REDIS['STOCK_SIZE'] is {size}: give 2 to {MAX_STOCK_SIZE:,} slots, or 0 for no stocks."
+        )
     if isinstance(raw.get("NAMESPACE"), str):
         try:
             Keys(raw["NAMESPACE"])
@@ -90,6 +99,7 @@ def quota_settings() -> QuotaSettings:
         database=raw.get("DATABASE", "default"),
         lease=timedelta(seconds=raw.get("LEASE_SECONDS", 15)),
         boundary_skew=timedelta(seconds=raw.get("BOUNDARY_SKEW_SECONDS", 1)),
+        stock_size=raw.get("STOCK_SIZE", 0),
         refuse_without_redis=raw.get("REFUSE_WITHOUT_REDIS", False),
         broker_url=raw.get("BROKER_URL"),
     )

@@ -38,6 +38,7 @@ from quota_redis.postgres import (
     sync,
 )
 from quota_redis.postgres.queries import PgConnection
+from quota_redis.stocks import Stocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +187,13 @@ def counters() -> Counters:
 
 
 @cache
+def stocks() -> Stocks | None:
+    """The process's stocks where the settings want some; what is left of them goes back when it ends."""
+    size = quota_settings().stock_size
+    return Stocks(counters(), size=size) if size else None
+
+
+@cache
 def engine_for(model: type[QuotaDefinition]) -> Engine:
     """The engine of a definition model; made once."""
     options = quota_settings()
@@ -195,7 +203,11 @@ def engine_for(model: type[QuotaDefinition]) -> Engine:
         spend_ended.send_robust(model, course=course)
 
     exact = ExactQuota(
-        counters(), ledger, refuse_without_redis=options.refuse_without_redis, observe=tell
+        counters(),
+        ledger,
+        slots=stocks(),
+        refuse_without_redis=options.refuse_without_redis,
+        observe=tell,
     )
     return Engine(model, counters(), ledger, exact, options.database)
 
@@ -213,6 +225,7 @@ def definition_models() -> list[type[QuotaDefinition]]:
 def _forget(*, setting: str, **_: Any) -> None:
     if setting in ("QUOTA_REDIS", "CACHES"):
         counters.cache_clear()
+        stocks.cache_clear()
         engine_for.cache_clear()
 
 

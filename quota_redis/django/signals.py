@@ -1,7 +1,6 @@
 """Edits by instances reach Redis when they commit."""
 
 import logging
-from functools import partial
 from typing import Any
 
 from django.db import transaction
@@ -23,7 +22,12 @@ def connect() -> None:
 
 def _edited(instance: Any, **_: Any) -> None:
     if isinstance(instance, QuotaDefinition):
-        push = partial(_push, type(instance), instance.subject)
+        model, subject = type(instance), instance.subject
+
+        # Django names what fails by its __qualname__, which a partial has not.
+        def push() -> None:
+            _push(model, subject)
+
         transaction.on_commit(push, using=quota_settings().database, robust=True)
 
 

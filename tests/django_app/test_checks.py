@@ -65,6 +65,9 @@ class TestSetting:
             ({**GOOD, "LEASE_SECONDS": float("nan")}, "is nan"),
             ({**GOOD, "BOUNDARY_SKEW_SECONDS": -1}, "from 0 to 3600"),
             ({**GOOD, "REFUSE_WITHOUT_REDIS": "no"}, "is 'no'"),
+            ({**GOOD, "STOCK_SIZE": 1}, "give 2 to 1,000 slots, or 0"),
+            ({**GOOD, "STOCK_SIZE": 1001}, "give 2 to 1,000 slots, or 0"),
+            ({**GOOD, "STOCK_SIZE": True}, "is True"),
         ],
     )
     def test_e001_a_wrong_setting(self, settings: Any, value: Any, named: str) -> None:

@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
 
-from quota_redis.django.engine import Engine
+from quota_redis.celery import _give_stocks_back
+from quota_redis.django import engine as engine_module
+from quota_redis.django.engine import Engine, engine_for
 from shargain.offers.models import OfferQuota, ScrapingTarget
 
 
@@ -50,6 +53,24 @@ def test_work_that_fails_leaves_neither(
     engine.counters.flush()
     assert made() == 0
     assert engine.counters.usage(quota.subject)[quota.pk].remaining == 5
+
+
+def test_with_stocks_the_limit_holds_and_the_rest_goes_back(
+    engine: Engine, new_quota: Callable[..., OfferQuota], settings: Any
+) -> None:
+    settings.QUOTA_REDIS = {**settings.QUOTA_REDIS, "STOCK_SIZE": 50}
+    quota = new_quota(300)
+    stocked, stocks = engine_for(OfferQuota), engine_module.stocks()
+    assert stocks is not None
+    used = [stocked.spend(quota.subject, 3, lambda allowed: allowed).used for _ in range(60)]
+    assert used == [3] * 60
+    assert stocked.counters.usage(quota.subject)[quota.pk].held > 0
+    _give_stocks_back()
+    stocked.counters.flush()
+    usage = stocked.counters.usage(quota.subject)[quota.pk]
+    assert (usage.used, usage.held) == (180, 0)
+    assert sum(stocked.spend(quota.subject, 50, lambda n: n).used for _ in range(4)) == 120
+    stocks.close()
 
 
 def test_async_callers_share_the_limit(
