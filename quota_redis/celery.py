@@ -48,6 +48,8 @@ def quota_audit() -> None:
         report = engine.audit()
         for drift in report.drifts:
             logger.warning("drift: %s", drift)
+        if report.more:
+            logger.warning("and %d differences more", report.more)
         for code, sentence in report.problems.items():
             logger.critical("%s: %s", code, sentence)
 

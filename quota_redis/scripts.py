@@ -18,7 +18,17 @@ T_co = TypeVar("T_co", covariant=True)
 Value: TypeAlias = str | int
 Reply: TypeAlias = Any
 
-NAMES = ("absorb", "consume", "define", "reserve", "settle", "snapshot", "unmark")
+NAMES = (
+    "absorb",
+    "consume",
+    "define",
+    "load",
+    "reserve",
+    "settle",
+    "snapshot",
+    "snapshots",
+    "unmark",
+)
 
 NONSENSE = (ValueError, TypeError, LookupError, AttributeError)
 """What reading a reply raises that none of our scripts gave."""

@@ -60,7 +60,7 @@ class Engine:
         """`spend` for async views, in the thread where Django keeps their database connection."""
         return await sync_to_async(self.spend)(subject, amount, work)
 
-    def sync(self) -> SyncReport:
+    def sync(self, *, progress: Callable[[int], None] | None = None) -> SyncReport:
         """Write the counts of every subject that changed, and tell who listens to quota_redis.django.events."""
 
         def tell_counts(counts: Mapping[int, int]) -> None:
@@ -68,7 +68,13 @@ class Engine:
                 counts_written.send_robust(self.model, counts=counts)
 
         began = time.perf_counter()
-        report = sync(self.counters, self.ledger, self.connection(), on_counts=tell_counts)
+        report = sync(
+            self.counters,
+            self.ledger,
+            self.connection(),
+            on_counts=tell_counts,
+            progress=progress,
+        )
         seconds = time.perf_counter() - began
         sync_ended.send_robust(self.model, report=report, seconds=seconds)
         return report

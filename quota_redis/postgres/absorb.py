@@ -2,20 +2,26 @@
 
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
+
+import psycopg
 
 from quota_redis import ranges
 from quota_redis.calls import microseconds
+from quota_redis.connection import raise_first
 from quota_redis.counters import Counters
 from quota_redis.errors import Unavailable
 from quota_redis.postgres.ledger import Ledger, LedgerQuota, LedgerSubject, translated
 from quota_redis.postgres.queries import PgConnection
+from quota_redis.postgres.shards import run, snapshots
 from quota_redis.scripts import Value
 from quota_redis.types import Snapshot
 
 logger = logging.getLogger(__name__)
 
+BATCH = 1000
+"""Subjects that are read and applied together: what bounds memory, transactions and round trips."""
 ATTEMPTS = 3
 """How often a subject is read again because another absorb came between; somebody has put it right by then."""
 PAUSE = timedelta(milliseconds=100)
@@ -28,45 +34,102 @@ def absorb(
     """Bring Redis in line with the ledger for these subjects; live holds stay. Returns how many were applied.
 
     Safe at any time and beside any other absorb. One round trip reads Redis, one statement reads PostgreSQL,
-    one round trip applies; a subject where another absorb came between is done again. Raises Unavailable where
-    a server does not answer.
+    one round trip applies, for a batch at a time; a subject where another absorb came between is done again.
+    Raises Unavailable where a server does not answer.
     """
-    return len(absorb_each(counters, ledger, connection, subjects))
+    names = list(dict.fromkeys(subjects))
+    return sum(
+        len(absorb_batch(counters, ledger, connection, names[at : at + BATCH]))
+        for at in range(0, len(names), BATCH)
+    )
 
 
-def absorb_each(
+def absorb_batch(
     counters: Counters, ledger: Ledger, connection: PgConnection, subjects: Sequence[str]
-) -> set[str]:
-    """As absorb; returns the subjects that were brought in line."""
-    done: set[str] = set()
-    for _ in range(ATTEMPTS):
-        left = [name for name in dict.fromkeys(subjects) if name not in done]
+) -> dict[str, LedgerSubject]:
+    """As absorb, of subjects named once, all of them together; returns those that were brought in line, as
+    PostgreSQL had them."""
+    done: dict[str, LedgerSubject] = {}
+    for attempt in range(ATTEMPTS):
+        left = [name for name in subjects if name not in done]
         if not left:
             break
-        done |= _absorb(counters, ledger, connection, left)
+        # What is there but says nothing, or came meanwhile, is for absorb.
+        done |= _absorb(counters, ledger, connection, left, may_load=attempt == 0)
     return done
 
 
+def load_batch(
+    counters: Counters, ledger: Ledger, connection: PgConnection, subjects: Sequence[str]
+) -> dict[str, LedgerSubject]:
+    """As absorb_batch, of subjects of which Redis was just made to know nothing."""
+    with translated(), connection.transaction():
+        known = ledger.read(connection, subjects)
+    done = _load(counters, known)
+    left = [name for name in subjects if name not in done]
+    return done | absorb_batch(counters, ledger, connection, left)
+
+
 def _absorb(
-    counters: Counters, ledger: Ledger, connection: PgConnection, names: Sequence[str]
-) -> set[str]:
-    seen = counters.snapshots(names)
+    counters: Counters,
+    ledger: Ledger,
+    connection: PgConnection,
+    names: Sequence[str],
+    *,
+    may_load: bool,
+) -> dict[str, LedgerSubject]:
+    seen = snapshots(counters, names)
     with translated(), connection.transaction():
         known = ledger.read(connection, names)
         write_last_counts(ledger, connection, seen, known)
     _forget_impossible(counters, seen, known)
+    pairs = list(zip(seen, known, strict=True))
+    lost = [now for snapshot, now in pairs if may_load and _is_lost(snapshot)]
+    there = [pair for pair in pairs if not (may_load and _is_lost(pair[0]))]
+    return _load(counters, lost) | _apply(counters, there)
+
+
+def _is_lost(snapshot: Snapshot) -> bool:
+    return snapshot.document is None and not snapshot.is_garbled
+
+
+def _apply(
+    counters: Counters, pairs: Sequence[tuple[Snapshot, LedgerSubject]]
+) -> dict[str, LedgerSubject]:
     calls = [
         (
             [counters.keys.subject(now.subject), counters.keys.changed(now.subject)],
             _arguments(snapshot, now),
         )
-        for snapshot, now in zip(seen, known, strict=True)
+        for snapshot, now in pairs
     ]
     replies = counters.connection.run_many("absorb", calls)
-    for reply in replies:
-        if isinstance(reply, Exception):
-            raise reply
-    return {name for name, reply in zip(names, replies, strict=True) if reply == 1}
+    raise_first(replies)
+    return _done(
+        counters, [now for (_, now), reply in zip(pairs, replies, strict=True) if reply == 1]
+    )
+
+
+def _load(counters: Counters, known: Sequence[LedgerSubject]) -> dict[str, LedgerSubject]:
+    values = {now.subject: _values_to_load(now) for now in known}
+    answers = run(counters, "load", values, secrets.token_urlsafe(8))
+    return _done(counters, [now for now in known if answers[now.subject] == 1])
+
+
+def _done(counters: Counters, applied: Sequence[LedgerSubject]) -> dict[str, LedgerSubject]:
+    for now in applied:
+        # What was lost may be free again: a FULL that was true before is to be asked for anew.
+        counters.forget(now.subject)
+    return {now.subject: now for now in applied}
+
+
+def _values_to_load(now: LedgerSubject) -> list[Value]:
+    values: list[Value] = [now.subject, now.version, len(now.quotas)]
+    for quota in now.quotas:
+        free = ranges.subtract(ranges.EVERYTHING, quota.taken)
+        definition = ":".join(map(str, _definition(quota)))
+        values += [quota.id, definition, ranges.size(free), ranges.render(free)]
+    return values
 
 
 def absorb_soon(counters: Counters, ledger: Ledger, connection: PgConnection, subject: str) -> bool:
@@ -119,25 +182,40 @@ def write_last_counts(
         write_counts(ledger, connection, ledger.used(connection, leaving))
 
 
-def write_counts(ledger: Ledger, connection: PgConnection, counts: dict[int, int]) -> set[int]:
+def write_counts(ledger: Ledger, connection: PgConnection, counts: Mapping[int, int]) -> set[int]:
     """Set the used column of these quotas, in id order; returns those that are written or need no writing.
 
-    Rows that somebody has locked are skipped: they are the next run's.
+    Rows that somebody has locked are skipped, and so is one that somebody changed a moment ago: they are the next
+    run's. Measured, two arrays are as fast as COPY into a temporary table, and there is no table to keep; what
+    matters more is that the ids of a call are neighbours.
     """
+    if not counts:
+        return set()
     t = ledger.table
     ids = sorted(counts)
+    # Locked rows are found again by their place, which is cheaper than by id; the id is compared all the same, for
+    # in a partitioned table a place is not unique.
     query = f"""
-        WITH wanted AS (
-            SELECT q.{t.id}, w.used FROM unnest(%s::bigint[], %s::bigint[]) AS w (id, used)
-            JOIN {t.table} q ON q.{t.id} = w.id ORDER BY q.{t.id}
-            FOR NO KEY UPDATE OF q SKIP LOCKED
+        WITH wanted AS MATERIALIZED (
+            SELECT q.ctid AS place, q.{t.id} AS id, w.used, q.{t.used} <> w.used AS differs
+            FROM unnest(%s::bigint[], %s::bigint[]) AS w (id, used)
+            CROSS JOIN LATERAL (
+                SELECT ctid, {t.id}, {t.used} FROM {t.table} WHERE {t.id} = w.id
+                FOR NO KEY UPDATE SKIP LOCKED
+            ) q
         ), written AS (
             UPDATE {t.table} q SET {t.used} = w.used FROM wanted w
-            WHERE q.{t.id} = w.{t.id} AND q.{t.used} <> w.used
+            WHERE q.ctid = w.place AND q.{t.id} = w.id AND w.differs RETURNING w.id
         )
-        SELECT {t.id} FROM wanted"""  # noqa: S608  names are checked by QuotaTable
-    rows = connection.execute(query.encode(), (ids, [counts[quota] for quota in ids])).fetchall()
+        SELECT id FROM written UNION ALL SELECT id FROM wanted WHERE NOT differs"""  # noqa: S608
+    values = (_array(ids), _array(counts[quota] for quota in ids))
+    with psycopg.Cursor(connection) as cursor:
+        rows = cursor.execute(query.encode(), values, binary=True).fetchall()
     return {row[0] for row in rows}
+
+
+def _array(numbers: Iterable[int]) -> str:
+    return "{" + ",".join(map(str, numbers)) + "}"
 
 
 def _arguments(snapshot: Snapshot, now: LedgerSubject) -> list[Value]:

@@ -8,14 +8,24 @@ from enum import StrEnum
 from quota_redis import ranges
 from quota_redis.counters import Counters
 from quota_redis.errors import Unavailable
-from quota_redis.postgres.absorb import absorb, write_counts
-from quota_redis.postgres.ledger import Ledger, LedgerQuota, refuse_transaction, translated
+from quota_redis.postgres.absorb import absorb, load_batch, write_counts
+from quota_redis.postgres.ledger import (
+    Ledger,
+    LedgerQuota,
+    LedgerSubject,
+    refuse_transaction,
+    translated,
+)
 from quota_redis.postgres.queries import PgConnection
 from quota_redis.postgres.schema import problems
+from quota_redis.postgres.shards import forget, snapshots
 from quota_redis.postgres.sync import writing_counts
 from quota_redis.types import QuotaState, Snapshot
 
-BATCH = 200
+BATCH = 1000
+"""Subjects that are read and compared together: what bounds memory and transactions."""
+MAX_DRIFTS = 10_000
+"""Differences that a report lists; the others are repaired and counted alike."""
 COMPACT_ABOVE = 500
 """Rows of one quota in the ledger above which compaction merges them."""
 
@@ -53,13 +63,15 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """What an audit found and did. `problems` are gaps in the schema itself, by code."""
+    """What an audit found and did. `problems` are gaps in the schema itself, by code; `more` is how many
+    differences there were beside the first MAX_DRIFTS."""
 
     subjects: int
     drifts: tuple[Drift, ...]
     problems: dict[str, str]
     repaired: bool
     is_complete: bool
+    more: int = 0
 
 
 def audit(
@@ -78,20 +90,22 @@ def audit(
     """
     refuse_transaction(connection)
     found: list[Drift] = []
-    looked_at, is_complete = 0, True
+    looked_at, more, is_complete = 0, 0, True
     with translated():
         for names in _batches(ledger, connection, subjects):
             drifts, could_ask = _audit_batch(counters, ledger, connection, names)
             if repair and drifts:
                 could_ask = _repair(counters, ledger, connection, drifts) and could_ask
-            found += drifts
+            room = MAX_DRIFTS - len(found)
+            found += drifts[:room]
+            more += len(drifts[room:])
             is_complete = is_complete and could_ask
             looked_at += len(names)
             if progress:
                 progress(looked_at)
         gaps = problems(connection, ledger.table)
         connection.commit()
-    return AuditReport(looked_at, tuple(found), gaps, repair, is_complete)
+    return AuditReport(looked_at, tuple(found), gaps, repair, is_complete, more)
 
 
 def rebuild(
@@ -110,9 +124,8 @@ def rebuild(
     done = 0
     with translated():
         for names in _batches(ledger, connection, subjects):
-            for name in names:
-                counters.connection.command("DEL", counters.keys.subject(name))
-            absorb(counters, ledger, connection, names)
+            forget(counters, names)
+            load_batch(counters, ledger, connection, names)
             connection.commit()
             done += len(names)
             if progress:
@@ -207,27 +220,31 @@ def all_subjects(ledger: Ledger, connection: PgConnection) -> Iterator[list[str]
 def _audit_batch(
     counters: Counters, ledger: Ledger, connection: PgConnection, names: Sequence[str]
 ) -> tuple[list[Drift], bool]:
-    snapshots: list[Snapshot] | None = None
+    seen: Sequence[Snapshot | None] = [None] * len(names)
+    could_ask = False
     with contextlib.suppress(Unavailable):
-        snapshots = counters.snapshots(names)
+        seen = snapshots(counters, names)
+        could_ask = True
     with connection.transaction():
-        known = ledger.read(connection, names)
-        columns = _columns(ledger, connection, names)
-    drifts: list[Drift] = []
-    for i, now in enumerate(known):
-        snapshot = snapshots[i] if snapshots else None
-        in_redis = {quota.id: quota for quota in now.quotas}
-        for quota_id, (used_column, used_ledger) in columns[now.subject].items():
-            reason, redis_used = None, None
-            if snapshot is not None and quota_id in in_redis:
-                reason, redis_used = _compare(snapshot, now.version, in_redis[quota_id])
-            if reason is None and used_column != used_ledger:
-                reason = DriftReason.COUNT
-            if reason is not None:
-                drifts.append(
-                    Drift(now.subject, quota_id, reason, used_ledger, used_column, redis_used)
-                )
-    return drifts, snapshots is not None
+        known = ledger.read(connection, names, ended=True)
+    drifts = [
+        drift
+        for now, snapshot in zip(known, seen, strict=True)
+        for quota in now.quotas
+        if (drift := _drift(now, quota, snapshot))
+    ]
+    return drifts, could_ask
+
+
+def _drift(now: LedgerSubject, quota: LedgerQuota, snapshot: Snapshot | None) -> Drift | None:
+    reason, in_redis = None, None
+    if snapshot is not None and not quota.is_past:
+        reason, in_redis = _compare(snapshot, now.version, quota)
+    if reason is None and quota.column != quota.used:
+        reason = DriftReason.COUNT
+    if reason is None:
+        return None
+    return Drift(now.subject, quota.id, reason, quota.used, quota.column, in_redis)
 
 
 def _compare(
@@ -249,28 +266,6 @@ def _compare(
 
 def _is_free_wrong(state: QuotaState, quota: LedgerQuota) -> bool:
     return ranges.subtract(state.free, quota.taken) != state.free
-
-
-def _columns(
-    ledger: Ledger, connection: PgConnection, names: Sequence[str]
-) -> dict[str, dict[int, tuple[int, int]]]:
-    """The used column and the ledger's count of every quota of the subjects, ended ones too."""
-    t = ledger.table
-    query = f"""
-        SELECT s.subject, q.{t.id}, q.{t.used}, coalesce(l.used, 0)
-        FROM unnest(%s::text[], %s::{t.subject_type}[]) AS s (subject, value)
-        JOIN {t.table} q ON q.{t.subject} = s.value
-        LEFT JOIN LATERAL (
-            SELECT sum(upper(slots) - lower(slots))::bigint AS used FROM quota_redis_ledger
-            WHERE namespace = %s AND quota_id = q.{t.id} AND NOT void
-        ) l ON true"""  # noqa: S608  names are checked by QuotaTable
-    rows = connection.execute(
-        query.encode(), (list(names), [t.value(name) for name in names], ledger.namespace)
-    ).fetchall()
-    columns: dict[str, dict[int, tuple[int, int]]] = {name: {} for name in names}
-    for subject, quota_id, column, used in rows:
-        columns[subject][quota_id] = (column, used)
-    return columns
 
 
 def _repair(

@@ -77,12 +77,18 @@ def refuse_transaction(connection: "PgConnection | AsyncPgConnection") -> None:
 
 @dataclass(frozen=True, slots=True)
 class LedgerQuota:
-    """A quota as PostgreSQL has it: its definition and its slots that are taken, void ones too."""
+    """A quota as PostgreSQL has it: its definition and its slots that are taken, void ones too.
+
+    `column` is what its used column says, `used` what the ledger counts. `is_past`: it ended more than a minute
+    ago, so that nothing under way can concern it and Redis need not know it.
+    """
 
     id: int
     start: datetime
     end: datetime | None
     limit: int | None
+    column: int
+    is_past: bool
     usable: int
     used: int
     taken: Ranges
@@ -166,20 +172,21 @@ class Ledger:
     ) -> list[LedgerSubject]:
         """Definitions, versions and taken slots of subjects, in one statement and so in one snapshot.
 
-        Quotas that ended more than a minute ago are left out unless `ended`: nothing under way can concern them.
+        Quotas that are past are left out unless `ended`.
         """
         if not subjects:
             return []
-        with translated():
-            rows = connection.execute(
-                self._read_query(ended=ended).encode(),
-                (
-                    list(subjects),
-                    [self._value(subject) for subject in subjects],
-                    self.namespace,
-                    self.namespace,
-                ),
-            ).fetchall()
+        values = (
+            list(subjects),
+            [self._value(subject) for subject in subjects],
+            self.namespace,
+            self.namespace,
+        )
+        # Values apart from the statement and binary answers, whatever the connection's own cursors do: it halves
+        # what thousands of subjects cost.
+        with translated(), psycopg.Cursor(connection) as cursor:
+            query = self._read_query(ended=ended).encode()
+            rows = cursor.execute(query, values, binary=True).fetchall()
         found: dict[str, tuple[int, list[LedgerQuota]]] = {s: (0, []) for s in subjects}
         for subject, version, *quota in rows:
             quotas = found[subject][1]
@@ -226,15 +233,15 @@ class Ledger:
             ) from error
 
     def _read_query(self, *, ended: bool) -> str:
+        # One look at the ledger for each quota: the planner cannot turn that into reading all of it.
         t = self.table
-        since = "'-infinity'" if ended else "statement_timestamp() - interval '1 minute'"
+        is_past = f"coalesce(q.{t.end} <= statement_timestamp() - interval '1 minute', false)"
         return f"""
-            SELECT s.subject, coalesce(v.version, 0), q.{t.id}, q.{t.start}, q.{t.end}, q.{t.limit},
-                   l.void, l.used, l.taken
+            SELECT s.subject, coalesce(v.version, 0), q.{t.id}, q.{t.start}, q.{t.end}, q.{t.limit}, q.{t.used},
+                   {is_past}, l.void, l.used, l.taken
             FROM unnest(%s::text[], %s::{t.subject_type}[]) AS s (subject, value)
             LEFT JOIN quota_redis_subject v ON v.namespace = %s AND v.subject = s.subject
-            LEFT JOIN {t.table} q ON q.{t.subject} = s.value
-                AND (q.{t.end} IS NULL OR q.{t.end} > {since})
+            LEFT JOIN {t.table} q ON q.{t.subject} = s.value{"" if ended else f" AND NOT {is_past}"}
             LEFT JOIN LATERAL (
                 SELECT range_agg(slots)::text AS taken,
                        coalesce(sum(least(coalesce(upper(slots), {ranges.SLOT_END}), {ranges.SLOT_END})
@@ -250,14 +257,15 @@ def _ledger_quota(
     start: datetime,
     end: datetime | None,
     limit: int | None,
+    column: int,
+    is_past: bool,
     void: int,
     used: int,
     taken: str | None,
 ) -> LedgerQuota:
     usable = ranges.SLOT_END - 1 - void
-    return LedgerQuota(
-        quota, start, end, limit, usable, used, ranges.parse_multirange(taken or "{}")
-    )
+    slots = ranges.parse_multirange(taken or "{}")
+    return LedgerQuota(quota, start, end, limit, column, is_past, usable, used, slots)
 
 
 def _nothing(_row: Any) -> None:

@@ -2,22 +2,32 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import TypeAlias
 
 from quota_redis.connection import text
 from quota_redis.counters import Counters
 from quota_redis.errors import Unavailable
-from quota_redis.postgres.absorb import absorb, absorb_each, write_counts
-from quota_redis.postgres.ledger import Ledger, refuse_transaction, translated
+from quota_redis.postgres.absorb import absorb, absorb_batch, write_counts
+from quota_redis.postgres.ledger import Ledger, LedgerSubject, refuse_transaction, translated
 from quota_redis.postgres.queries import PgConnection
+from quota_redis.postgres.shards import run, snapshots
+from quota_redis.scripts import Value
 from quota_redis.types import Snapshot
 
 logger = logging.getLogger(__name__)
 
-BATCH = 200
+ROUND = 100_000
+"""Changed subjects that are sorted together, so that rows that are neighbours are written together."""
+BATCH = 5000
+"""Counts that are written in one transaction."""
+READ = 1000
+"""Subjects that are read together: marks, members of the set of changed ones, hashes."""
+MAX_SCANS = 1_000_000
+"""Calls that read one set of changed subjects: more would be a server that never comes to an end."""
+MOVED = 2
+"""What unmark answers where the definitions have changed."""
 
 OnCounts: TypeAlias = Callable[[Mapping[int, int]], None]
 """Called with used units by quota id, after the transaction that wrote them."""
@@ -40,17 +50,21 @@ def sync(
     connection: PgConnection,
     *,
     on_counts: OnCounts | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> SyncReport:
     """Write the counts of every subject that changed; one run at a time, safe to start twice.
 
     Marks that PostgreSQL keeps (edits, the direct road) are absorbed first. Where Redis does not answer, their
-    counts come from the ledger and the marks stay. Call it outside a transaction.
+    counts come from the ledger and the marks stay. `progress` is told how many subjects were seen to, marked and
+    changed ones alike. What it costs follows what changed, not what there is. Call it outside a transaction.
     """
     refuse_transaction(connection)
     with translated(), writing_counts(connection, ledger.namespace, wait=False) as is_ours:
         if not is_ours:
             return SyncReport(0, 0, 0, is_complete=False, was_running=True)
-        return _sync(counters, ledger, connection, on_counts or _ignore)
+        return _Run(
+            counters, ledger, connection, on_counts or _ignore, progress or _ignore
+        ).report()
 
 
 @contextlib.contextmanager
@@ -73,116 +87,177 @@ def writing_counts(connection: PgConnection, namespace: str, *, wait: bool) -> I
             connection.commit()
 
 
-def _ignore(_counts: Mapping[int, int]) -> None:
-    """Nobody wants to hear of the counts."""
+def _ignore(_news: object) -> None:
+    """Nobody wants to hear of it."""
 
 
-def _sync(
-    counters: Counters, ledger: Ledger, connection: PgConnection, on_counts: OnCounts
-) -> SyncReport:
-    absorbed, is_complete = _absorb_marked(counters, ledger, connection, on_counts)
-    subjects = counts = 0
-    try:
-        for shard in range(counters.keys.shards):
-            for names in _changed(counters, ledger, shard):
-                reclaimed, written = _sync_batch(counters, ledger, connection, names)
-                on_counts(written)
-                absorbed += reclaimed
-                subjects += len(names)
-                counts += len(written)
-    except Unavailable as error:
-        logger.warning("sync leaves the rest to the next run: %s", error)
-        is_complete = False
-    return SyncReport(subjects, counts, absorbed, is_complete)
+class _Run:
+    """One run of sync, and what it has done so far."""
 
+    def __init__(
+        self,
+        counters: Counters,
+        ledger: Ledger,
+        connection: PgConnection,
+        on_counts: OnCounts,
+        progress: Callable[[int], None],
+    ) -> None:
+        self._counters = counters
+        self._ledger = ledger
+        self._connection = connection
+        self._on_counts = on_counts
+        self._progress = progress
+        self._is_up = True
+        self._marked = self._subjects = self._counts = self._absorbed = 0
 
-def _absorb_marked(
-    counters: Counters, ledger: Ledger, connection: PgConnection, on_counts: OnCounts
-) -> tuple[int, bool]:
-    """Absorb what PostgreSQL marked. A mark goes only after what it stands for has reached Redis."""
-    absorbed, after = 0, 0
-    while marks := _marks(connection, ledger.namespace, after):
-        after = marks[-1][0]
-        subjects = sorted({subject for _, subject in marks})
-        on_counts(_count_from_ledger(ledger, connection, subjects))
+    def report(self) -> SyncReport:
+        """Do it; what Redis does not answer to is left to the next run."""
+        self._absorb_marked()
         try:
-            done = absorb_each(counters, ledger, connection, subjects)
+            for names in self._changed():
+                self._sync_batch(names)
+                self._subjects += len(names)
+                self._tell()
         except Unavailable as error:
-            logger.warning("marks stay for the next run: %s", error)
-            return absorbed, False
-        absorbed += len(done)
-        with connection.transaction():
-            connection.execute(
-                "DELETE FROM quota_redis_mark WHERE id = ANY(%s)",
-                ([mark for mark, subject in marks if subject in done],),
-            )
-    return absorbed, True
+            self._lose_redis(error)
+        return SyncReport(self._subjects, self._counts, self._absorbed, self._is_up)
+
+    def _tell(self) -> None:
+        self._progress(self._marked + self._subjects)
+
+    def _lose_redis(self, error: Unavailable) -> None:
+        logger.warning("sync leaves the rest to the next run: %s", error)
+        self._is_up = False
+
+    def _absorb_marked(self) -> None:
+        """Absorb what PostgreSQL marked. A mark goes only after what it stands for has reached Redis."""
+        after = 0
+        while marks := self._marks(after):
+            after = marks[-1][0]
+            subjects = sorted({subject for _, subject in marks})
+            done: Mapping[str, LedgerSubject] = {}
+            try:
+                if self._is_up:
+                    done = absorb_batch(self._counters, self._ledger, self._connection, subjects)
+            except Unavailable as error:
+                self._lose_redis(error)
+            known = done.values() if self._is_up else self._read_ledger(subjects)
+            self._write({quota.id: quota.used for now in known for quota in now.quotas})
+            with self._connection.transaction():
+                self._connection.execute(
+                    "DELETE FROM quota_redis_mark WHERE id = ANY(%s)",
+                    ([mark for mark, subject in marks if subject in done],),
+                )
+            self._absorbed += len(done)
+            self._marked += len(subjects)
+            self._tell()
+
+    def _marks(self, after: int) -> list[tuple[int, str]]:
+        with self._connection.transaction():
+            return self._connection.execute(
+                "SELECT id, subject FROM quota_redis_mark WHERE namespace = %s AND id > %s ORDER BY id LIMIT %s",
+                (self._ledger.namespace, after, READ),
+            ).fetchall()
+
+    def _read_ledger(self, subjects: Sequence[str]) -> Sequence[LedgerSubject]:
+        with self._connection.transaction():
+            return self._ledger.read(self._connection, subjects)
+
+    def _write(self, wanted: Mapping[int, int]) -> set[int]:
+        with self._connection.transaction():
+            written = write_counts(self._ledger, self._connection, wanted)
+        self._on_counts({quota: wanted[quota] for quota in written})
+        return written
+
+    def _changed(self) -> Iterator[list[str]]:
+        """The subjects that Redis marked as changed, in batches."""
+        names: set[str] = set()
+        for shard in range(self._counters.keys.shards):
+            for members in self._scan(self._counters.keys.changed_of(shard)):
+                names.update(filter(self._ledger.is_subject, map(text, members)))
+                if len(names) >= ROUND:
+                    yield from _in_order(names)
+                    names.clear()
+        yield from _in_order(names)
+
+    def _scan(self, key: str) -> Iterator[list[bytes | str]]:
+        cursor = "0"
+        for _ in range(MAX_SCANS):
+            answer = self._counters.connection.command("SSCAN", key, cursor, "COUNT", READ)
+            cursor = text(answer[0])
+            yield answer[1]
+            if cursor == "0":
+                return
+
+    def _sync_batch(self, names: Sequence[str]) -> None:
+        seen = self._look(names)
+        wanted = {
+            quota: state.usage.used for snapshot in seen for quota, state in snapshot.quotas.items()
+        }
+        written = self._write(wanted)
+        self._counts += len(written)
+        done = written | _gone(self._ledger, self._connection, wanted.keys() - written)
+        moved = _unmark(self._counters, seen, done)
+        if moved:
+            # What has left Redis meanwhile was counted a last time by whoever took it out, perhaps before us.
+            with self._connection.transaction():
+                counts = self._ledger.used(self._connection, moved)
+            self._write(counts)
+
+    def _look(self, names: Sequence[str]) -> list[Snapshot]:
+        """What Redis has of the subjects, those absorbed that it lost, that are garbled, or with expired holds."""
+        seen = [
+            s
+            for at in range(0, len(names), READ)
+            for s in snapshots(self._counters, names[at : at + READ])
+        ]
+        stale = [s.subject for s in seen if s.document is None or s.expired]
+        if not stale:
+            return seen
+        absorb(self._counters, self._ledger, self._connection, stale)
+        self._absorbed += len(stale)
+        fresh = {s.subject: s for s in snapshots(self._counters, stale)}
+        return [fresh.get(s.subject, s) for s in seen]
 
 
-def _marks(connection: PgConnection, namespace: str, after: int) -> list[tuple[int, str]]:
-    with connection.transaction():
-        return connection.execute(
-            "SELECT id, subject FROM quota_redis_mark WHERE namespace = %s AND id > %s ORDER BY id LIMIT %s",
-            (namespace, after, BATCH),
-        ).fetchall()
-
-
-def _count_from_ledger(
-    ledger: Ledger, connection: PgConnection, subjects: Sequence[str]
-) -> dict[int, int]:
-    with connection.transaction():
-        known = ledger.read(connection, subjects)
-        wanted = {quota.id: quota.used for now in known for quota in now.quotas}
-        written = write_counts(ledger, connection, wanted)
-    return {quota: wanted[quota] for quota in written}
-
-
-def _changed(counters: Counters, ledger: Ledger, shard: int) -> Iterator[list[str]]:
-    """The subjects of a shard that are marked as changed, in batches."""
-    members = counters.connection.command("SMEMBERS", counters.keys.changed_of(shard))
-    ours = filter(ledger.is_subject, map(text, members))
-    while names := list(islice(ours, BATCH)):
-        yield names
-
-
-def _sync_batch(
-    counters: Counters, ledger: Ledger, connection: PgConnection, names: Sequence[str]
-) -> tuple[int, dict[int, int]]:
-    """Write the counts of these subjects; returns how many had to be absorbed first, and what was written."""
-    snapshots = counters.snapshots(names)
-    stale = [s.subject for s in snapshots if s.document is None or s.expired]
-    if stale:
-        absorb(counters, ledger, connection, stale)
-        snapshots = counters.snapshots(names)
-    wanted = {
-        quota: state.usage.used
-        for snapshot in snapshots
-        for quota, state in snapshot.quotas.items()
-    }
-    with connection.transaction():
-        written = write_counts(ledger, connection, wanted)
-        missing = _gone(ledger, connection, wanted.keys() - written)
-    _unmark(counters, [s for s in snapshots if s.quotas.keys() <= written | missing])
-    return len(stale), {quota: wanted[quota] for quota in written}
+def _in_order(names: Iterable[str]) -> Iterator[list[str]]:
+    """In batches, shorter names first: so `target:9` comes before `target:10`, as their rows do."""
+    ordered = sorted(names, key=lambda name: (len(name), name))
+    for at in range(0, len(ordered), BATCH):
+        yield ordered[at : at + BATCH]
 
 
 def _gone(ledger: Ledger, connection: PgConnection, quotas: set[int]) -> set[int]:
     """Those of the quotas that have no row any more, unlike rows that are merely locked."""
+    if not quotas:
+        return set()
     t = ledger.table
     query = f"SELECT {t.id} FROM {t.table} WHERE {t.id} = ANY(%s)"  # noqa: S608
-    rows = connection.execute(query.encode(), (list(quotas),)).fetchall() if quotas else []
+    with connection.transaction():
+        rows = connection.execute(query.encode(), (list(quotas),)).fetchall()
     return quotas - {row[0] for row in rows}
 
 
-def _unmark(counters: Counters, snapshots: Sequence[Snapshot]) -> None:
-    """Clear the marks of subjects that have not changed since, and of which nothing is held."""
-    calls = []
-    for snapshot in snapshots:
-        if snapshot.document is None or snapshot.holds:
-            continue
-        seen = [snapshot.subject, "d", snapshot.document]
-        for quota, state in snapshot.quotas.items():
-            seen += [f"q{quota}", state.raw]
-        keys = [counters.keys.subject(snapshot.subject), counters.keys.changed(snapshot.subject)]
-        calls.append((keys, seen))
-    counters.connection.run_many("unmark", calls)
+def _unmark(counters: Counters, seen: Iterable[Snapshot], done: set[int]) -> list[int]:
+    """Clear the marks of subjects that have not changed since, of which nothing is held and all quotas are done.
+
+    Returns the quotas of those whose definitions have changed.
+    """
+    by_name = {snapshot.subject: snapshot for snapshot in seen if snapshot.document is not None}
+    values = {name: _seen_values(snapshot, done) for name, snapshot in by_name.items()}
+    answers = run(counters, "unmark", values)
+    return [
+        quota
+        for name, answer in answers.items()
+        if answer == MOVED
+        for quota in by_name[name].quotas
+    ]
+
+
+def _seen_values(snapshot: Snapshot, done: set[int]) -> list[Value]:
+    may_go = not snapshot.holds and snapshot.quotas.keys() <= done
+    member = snapshot.subject if may_go else ""
+    values: list[Value] = [member, 1 + len(snapshot.quotas), "d", snapshot.document or ""]
+    for quota, state in snapshot.quotas.items():
+        values += [f"q{quota}", state.raw]
+    return values

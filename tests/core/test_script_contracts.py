@@ -26,9 +26,11 @@ READ_COMMANDS = {"HGETALL", "HGET", "HMGET", "GET", "TIME"}
 @dataclass(frozen=True)
 class Contract:
     keys: list[str]
+    more_keys: str | None
+    """The name of the keys that follow the named ones, in any number."""
     args: list[str]
     rest: str | None
-    """The name of what follows the named arguments, in any number."""
+    """The same of the arguments."""
 
 
 def _names(header: str, section: str) -> list[str]:
@@ -40,9 +42,13 @@ def _names(header: str, section: str) -> list[str]:
 
 def contract_of(name: str) -> Contract:
     header = "".join(re.findall(r"^--.*\n", SOURCES[name], re.MULTILINE))
-    args = _names(header, "ARGV")
-    rest = args.pop().removesuffix("...") if args and args[-1].endswith("...") else None
-    return Contract(_names(header, "KEYS"), args, rest)
+    return Contract(*_split(_names(header, "KEYS")), *_split(_names(header, "ARGV")))
+
+
+def _split(names: list[str]) -> tuple[list[str], str | None]:
+    if names and names[-1].endswith("..."):
+        return names[:-1], names[-1].removesuffix("...")
+    return names, None
 
 
 def bound(name: str, table: str) -> dict[int, str]:
@@ -78,8 +84,11 @@ class TestContract:
         assert header[-1] != "-- Returns"
 
     def test_keys_are_bound_as_the_header_lists_them(self, name: str) -> None:
-        keys = contract_of(name).keys
-        assert bound(name, "KEYS") == dict(enumerate(keys, start=1))
+        contract = contract_of(name)
+        wanted = dict(enumerate(contract.keys, start=1))
+        if contract.more_keys:
+            wanted[0] = contract.more_keys
+        assert bound(name, "KEYS") == wanted
 
     def test_arguments_are_bound_as_the_header_lists_them(self, name: str) -> None:
         contract = contract_of(name)
@@ -103,8 +112,10 @@ class TestContract:
         assert "-- include:" not in scripts.load(name).text
 
 
-def test_readers_cannot_write() -> None:
-    commands = set(re.findall(r"redis\.call\('(\w+)'", scripts.load("snapshot").text))
+@pytest.mark.parametrize("name", ["snapshot", "snapshots"])
+def test_readers_cannot_write(name: str) -> None:
+    commands = set(re.findall(r"redis\.p?call\('(\w+)'", scripts.load(name).text))
+    assert commands
     assert commands <= READ_COMMANDS
 
 
@@ -142,27 +153,39 @@ def test_counters_send_what_the_scripts_list(counters: Counters, client: "redis.
         assert args == len(contract.args) or (contract.rest and args > len(contract.args)), name
 
 
-@pytest.mark.parametrize(("module", "name"), [("absorb", "absorb"), ("sync", "unmark")])
-def test_the_ledger_sends_two_keys_and_the_rest_as_values(module: str, name: str) -> None:
-    """absorb and unmark are called by the ledger's modules; that they work is proved on real servers there."""
+def test_absorb_is_sent_two_keys_and_the_rest_as_values() -> None:
+    """What the ledger's modules send; that it works is proved on real servers there."""
+    assert _called("absorb", "run_many") == ["absorb"]
+    contract = contract_of("absorb")
+    assert (len(contract.keys), contract.more_keys) == (2, None)
+    assert contract.rest is not None
+
+
+@pytest.mark.parametrize(("module", "name"), [("absorb", "load"), ("sync", "unmark")])
+def test_scripts_for_many_are_sent_the_set_then_hashes(module: str, name: str) -> None:
+    assert _called(module, "run") == [name]
+    contract = contract_of(name)
+    assert (contract.keys, contract.more_keys) == (["changed_key"], "subject_keys")
+    assert contract.rest is not None
+
+
+def _called(module: str, function: str) -> list[object]:
+    """The names of scripts that a module of the ledger calls by this function."""
     tree = ast.parse((PACKAGE / "postgres" / f"{module}.py").read_text())
-    called = [
-        node.args[0].value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr == "run_many"
-        and isinstance(node.args[0], ast.Constant)
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [
+        arg.value
+        for call in calls
+        if function in (getattr(call.func, "attr", None), getattr(call.func, "id", None))
+        for arg in call.args
+        if isinstance(arg, ast.Constant) and isinstance(arg.value, str)
     ]
-    assert called == [name]
-    assert len(contract_of(name).keys) == 2
-    assert contract_of(name).rest is not None
 
 
 def test_every_script_has_a_caller() -> None:
     code = "".join(file.read_text() for file in PACKAGE.rglob("*.py"))
     for name in scripts.NAMES:
-        assert re.search(rf'(run|run_many|post|call|load)\(\s*"{name}"', code), name
+        assert re.search(rf'(run|run_many|post|call|load)\((counters, )?"{name}"', code), name
 
 
 def test_bounds_in_the_scripts_are_those_of_python() -> None:

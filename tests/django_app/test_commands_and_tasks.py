@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,6 +19,7 @@ from django.dispatch import Signal
 from quota_redis.celery import beat_schedule, quota_audit, quota_compact, quota_sync
 from quota_redis.django.engine import Engine
 from quota_redis.django.events import audit_ended, counts_written, sync_ended
+from quota_redis.django.management.printing import Progress
 from quota_redis.postgres.sync import writing_counts
 from shargain.offers.models import OfferQuota
 
@@ -67,6 +69,16 @@ class TestSync:
         assert "1 counts of 1 subjects" in run("quota_sync")
         assert count_of(quota) == 4
         assert "0 counts of 0 subjects" in run("quota_sync")
+
+    def test_it_tells_how_far_it_is(
+        self, new_quota: NewQuota, use: Use, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        use(new_quota(10), 4)
+        monkeypatch.setattr(Progress, "__call__", lambda self, done: self._stream.write(f"{done}"))
+        err = StringIO()
+        call_command("quota_sync", stdout=StringIO(), stderr=err)
+        # The subject that was marked by its new quota, then the same as one that changed.
+        assert err.getvalue().split() == ["1", "2"]
 
     @pytest.mark.usefixtures("redis_is_down")
     def test_it_fails_where_redis_is_out_of_reach(self, new_quota: NewQuota) -> None:
@@ -152,6 +164,17 @@ class TestAudit:
         assert "repaired" in out.getvalue()
         assert count_of(wrong) == 4
         assert "0 differences" in run("quota_audit")
+
+    def test_more_than_a_report_lists_are_told_in_number(
+        self, wrong: OfferQuota, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sys.modules["quota_redis.postgres.audit"], "MAX_DRIFTS", 0)
+        out = StringIO()
+        with pytest.raises(SystemExit) as raised:
+            call_command("quota_audit", stdout=out)
+        assert raised.value.code == 1
+        assert "1 subjects, 1 differences\nand 1 more" in out.getvalue()
+        assert count_of(wrong) == 4
 
     def test_only_looking_repairs_nothing(self, wrong: OfferQuota) -> None:
         for _ in range(2):

@@ -95,8 +95,12 @@ class TestStatus:
         assert "1 quotas, and there are more" in run("quota_status", "--limit", "1")
 
     def test_many_are_read_in_batches(
-        self, target: ScrapingTarget, django_assert_max_num_queries: Any
+        self,
+        target: ScrapingTarget,
+        django_assert_max_num_queries: Any,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        monkeypatch.setattr(sys.modules["quota_redis.postgres.audit"], "BATCH", 200)
         ScrapingTarget.objects.bulk_create(
             ScrapingTarget(name=f"t{n}", owner=target.owner) for n in range(450)
         )

@@ -209,12 +209,15 @@ MUTANTS = (
     Mutant(
         "unmark without comparing",
         "unmark.lua",
-        (("~= seen[i + 1] then return 0 end", "== false then return 0 end"),),
+        (
+            ("~= seen[first + 1] then return 2 end", "== nil then return 2 end"),
+            ("~= seen[first + 2 * i - 1] then return 0 end", "== nil then return 0 end"),
+        ),
     ),
     Mutant(
         "unmark while something is held",
-        "quota_redis.postgres.sync:_unmark",
-        (("snapshot.document is None or snapshot.holds", "snapshot.document is None"),),
+        "quota_redis.postgres.sync:_seen_values",
+        (("not snapshot.holds and ", ""),),
     ),
     Mutant(
         "lowering compares slot numbers with the limit",

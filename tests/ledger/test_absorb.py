@@ -257,7 +257,7 @@ class TestInterleavings:
         assert bench.spend(10).used == 6
         assert bench.items() == bench.used(quota) == 10
 
-    @pytest.mark.parametrize("moment", ["snapshot", "absorb"])
+    @pytest.mark.parametrize("moment", ["snapshots", "absorb"])
     @pytest.mark.parametrize("used", [0, 2, 4])
     def test_a_worker_commits_and_settles_meanwhile(
         self, bench: Bench, absorbed: Callable[..., int], moment: str, used: int

@@ -35,7 +35,7 @@ class LyingConnection(Connection):
         if self._dice.random() < 0.1:
             nonsense = [None, 7, b"OK", [], [b"?"], [None, None], {b"a": b"b"}]
             return call.answer(self._dice.choice(nonsense))
-        return call.answer(getattr(self, f"_{call.script.name}", lambda: 1)())
+        return call.answer(getattr(self, f"_{call.script.name}", self._number_each)(call))
 
     def send_many(self, calls: Sequence[Call[T]]) -> list[T | Exception]:
         if calls and self._dice.random() < 0.1:
@@ -52,10 +52,17 @@ class LyingConnection(Connection):
             return error
 
     def command(self, *args: Value) -> Reply:
-        answers = {"SMEMBERS": [SUBJECT.encode(), b"team:8", b"stranger"], "SET": b"OK"}
+        members = [SUBJECT.encode(), b"team:8", b"stranger"]
+        answers = {"SSCAN": [self._dice.choice([b"0", b"7"]), members], "SET": b"OK"}
         return answers.get(str(args[0]), 1)
 
-    def _reserve(self) -> Reply:
+    def _number_each(self, call: Call[Any]) -> Reply:
+        """What absorb answers of one subject, or load and unmark of each of theirs."""
+        if call.script.name == "absorb":
+            return self._dice.randint(0, 1)
+        return [self._dice.randint(0, 2) for _ in call.keys[1:]]
+
+    def _reserve(self, call: Call[Any]) -> Reply:
         words = [b"SLOTS"] * 6 + [
             b"FULL",
             b"BUSY",
@@ -78,7 +85,10 @@ class LyingConnection(Connection):
         ]
         return [word, *numbers, self._dice.choice([b"", 5]), self._ranges()]
 
-    def _snapshot(self) -> Reply:
+    def _snapshots(self, call: Call[Any]) -> Reply:
+        return [self._dice.choice([1, 10**13]), *(self._snapshot(call)[1:] for _ in call.keys)]
+
+    def _snapshot(self, call: Call[Any]) -> Reply:
         """A hash whose definitions, free lists and holds have nothing to do with each other."""
         if self._dice.random() < 0.2:
             return [1]

@@ -512,6 +512,14 @@ class TestRememberedFull:
         bench.set_limit(self.quota, 3)
         assert bench.spend(2).used == 1
 
+    def test_what_a_repair_frees_is_seen_at_once(self, bench: Bench, spent: Interposed) -> None:
+        """Redis had lost slots that the ledger has free, at the same version."""
+        spent.before.clear()
+        with bench.connection.transaction():
+            bench.connection.execute("DELETE FROM quota_redis_ledger WHERE NOT void")
+        absorb(bench.counters, bench.ledger, bench.connection, [SUBJECT])
+        assert bench.spend(2).used == 2
+
     def test_another_quota_is_seen_at_once(self, bench: Bench, spent: Interposed) -> None:
         spent.before.clear()
         bench.define(5, start=START + timedelta(days=1))

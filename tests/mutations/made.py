@@ -14,8 +14,11 @@ from typing import Any
 from tests.mutations.mutant import Edit, Mutant, read
 
 FILES = (
-    *(f"scripts/lua/{name}.lua" for name in ("absorb", "consume", "define", "reserve")),
-    *(f"scripts/lua/{name}.lua" for name in ("settle", "snapshot", "unmark")),
+    *(f"scripts/lua/{name}.lua" for name in ("absorb", "consume", "define", "load")),
+    *(
+        f"scripts/lua/{name}.lua"
+        for name in ("reserve", "settle", "snapshot", "snapshots", "unmark")
+    ),
     *(
         f"scripts/lua/include/{name}.lua"
         for name in ("rule", "free", "keep", "refusal", "ranges", "state")
@@ -25,7 +28,10 @@ FILES = (
     *(f"quota_redis/{name}.py" for name in ("breaker", "calls", "connection", "counters", "keys")),
     *(f"quota_redis/{name}.py" for name in ("ranges", "types", "scripts", "wire")),
     *(f"quota_redis/postgres/{name}.py" for name in ("absorb", "audit", "exact", "ledger")),
-    *(f"quota_redis/postgres/{name}.py" for name in ("schema", "spending", "sync", "table")),
+    *(
+        f"quota_redis/postgres/{name}.py"
+        for name in ("schema", "shards", "spending", "sync", "table")
+    ),
     *(f"quota_redis/django/{name}.py" for name in ("binding", "conf", "engine")),
     *(f"quota_redis/django/{name}.py" for name in ("models", "operations", "signals")),
     "shargain/offers/services/quota.py",

@@ -21,7 +21,9 @@ _FIRST = {
     "scripts/lua/absorb.lua": ("tests/ledger/test_absorb.py",),
     "scripts/lua/consume.lua": ("tests/core/test_consume.py",),
     "scripts/lua/define.lua": ("tests/core/test_define.py",),
-    "scripts/lua/unmark.lua": ("tests/ledger/test_sync.py",),
+    "scripts/lua/load.lua": ("tests/ledger/test_sync_at_scale.py", "tests/ledger/test_absorb.py"),
+    "scripts/lua/snapshots.lua": ("tests/ledger/test_absorb.py",),
+    "scripts/lua/unmark.lua": ("tests/ledger/test_sync.py", "tests/ledger/test_sync_at_scale.py"),
     "scripts/lua/": ("tests/core/test_reserve_and_settle.py", "tests/core/test_define.py"),
     "quota_redis/breaker.py": ("tests/core/test_breaker.py",),
     "quota_redis/calls.py": ("tests/core/test_replies.py", "tests/core/test_connection.py"),
@@ -46,7 +48,11 @@ _FIRST = {
         "tests/ledger/test_spend.py",
     ),
     "quota_redis/postgres/schema.py": ("tests/ledger/test_schema.py",),
-    "quota_redis/postgres/sync.py": ("tests/ledger/test_sync.py",),
+    "quota_redis/postgres/shards.py": ("tests/ledger/test_sync_at_scale.py",),
+    "quota_redis/postgres/sync.py": (
+        "tests/ledger/test_sync.py",
+        "tests/ledger/test_sync_at_scale.py",
+    ),
     "quota_redis/postgres/table.py": ("tests/ledger/test_schema.py",),
     "quota_redis/django/models.py": ("tests/django_app/test_definition_models.py",),
     "shargain/offers/sql/": (

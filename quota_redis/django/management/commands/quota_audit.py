@@ -33,7 +33,10 @@ class Command(BaseCommand):
             reports = self._audit(options["subjects"], repair=not options["check"])
         for report in reports:
             self.stdout.write(as_json(report) if options["json"] else _as_text(report))
-        if any(report.drifts or report.problems or not report.is_complete for report in reports):
+        if any(
+            report.drifts or report.more or report.problems or not report.is_complete
+            for report in reports
+        ):
             raise SystemExit(DIFFERS)
 
     def _audit(self, subjects: list[str], *, repair: bool) -> list[AuditReport]:
@@ -47,7 +50,7 @@ class Command(BaseCommand):
 
 
 def _as_text(report: AuditReport) -> str:
-    lines = [f"{report.subjects} subjects, {len(report.drifts)} differences"]
+    lines = [f"{report.subjects} subjects, {len(report.drifts) + report.more} differences"]
     if not report.is_complete:
         lines.append(
             "Redis was out of reach for a part: only counts and ledger were compared there"
@@ -57,6 +60,8 @@ def _as_text(report: AuditReport) -> str:
         f"{d.subject} quota {d.quota_id}: {d.reason} (ledger {d.ledger}, count {d.column}, Redis {d.redis})"
         for d in report.drifts
     ]
-    if report.drifts and report.repaired:
+    if report.more:
+        lines.append(f"and {report.more} more")
+    if (report.drifts or report.more) and report.repaired:
         lines.append("repaired towards the ledger")
     return escaped("\n".join(lines))

@@ -1,4 +1,5 @@
 from argparse import ArgumentParser
+from contextlib import closing
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -8,6 +9,7 @@ from quota_redis.django.management.printing import (
     DIFFERS,
     EXIT_STATUS,
     OUTAGE,
+    Progress,
     as_json,
     failing_clearly,
 )
@@ -25,9 +27,9 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         reports = []
-        with failing_clearly():
+        with failing_clearly(), closing(Progress(self.stderr, "subjects")) as progress:
             for engine in engines():
-                report = engine.sync()
+                report = engine.sync(progress=progress)
                 reports.append(report)
                 table = engine.ledger.table.table
                 self.stdout.write(
