@@ -1,5 +1,9 @@
 #!/usr/bin/env python3
-"""Makes .venv in the tree from the hashed lock, or leaves it alone when it is already that.
+"""Makes an environment in the tree from a hashed lock, or leaves it alone when it is already that.
+
+    environment.py [LOCK [FOLDER]]
+
+LOCK is the name of a file in `requirements`, without its ending: by default `development`, for the folder .venv.
 
 The last thing written is a stamp. An environment without the right stamp is never believed: it
 is made anew, so a kill at any moment leaves nothing behind that the next command would trust.
@@ -19,9 +23,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-REQUIREMENTS = ROOT / "requirements" / "development.txt"
-VENV = ROOT / ".venv"
-STAMP = VENV / "complete"
 PROGRESS_SECONDS = 2
 ANSWER_SECONDS = 15
 TAIL_LINES = 8
@@ -31,12 +32,41 @@ class SetupError(Exception):
     """The environment cannot be made; the text says why and what helps."""
 
 
-def main() -> int:
+class Environment:
+    """A virtual environment in the tree, and the lock that says what is in it."""
+
+    def __init__(self, lock: str = "development", folder: str = ".venv") -> None:
+        self.requirements = ROOT / "requirements" / f"{lock}.txt"
+        self.folder = ROOT / folder
+        self.stamp = self.folder / "complete"
+        self.python = self.folder / "bin" / "python"
+
+    def wanted_stamp(self) -> str:
+        # The scripts of a virtual environment name its folder, so a moved tree needs a new one.
+        return f"{hashlib.sha256(self.requirements.read_bytes()).hexdigest()} {ROOT}\n"
+
+    def is_complete(self) -> bool:
+        try:
+            stamp = self.stamp.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return False
+        return stamp == self.wanted_stamp() and os.access(self.python, os.X_OK)
+
+    def remove(self) -> None:
+        if self.folder.is_symlink():
+            self.folder.unlink()
+        elif self.folder.exists():
+            self.stamp.unlink(missing_ok=True)
+            shutil.rmtree(self.folder)
+
+
+def main(arguments: list[str]) -> int:
     """Make the environment if it is not there yet, and return the exit status."""
+    environment = Environment(*arguments)
     try:
-        with _alone() as lock:
-            if not _is_complete():
-                _make(lock)
+        with _alone(environment) as lock:
+            if not environment.is_complete():
+                _make(environment, lock)
     except SetupError as failure:
         print(failure, file=sys.stderr)
         return 1
@@ -49,53 +79,34 @@ def main() -> int:
 
 
 @contextmanager
-def _alone() -> Iterator[int]:
+def _alone(environment: Environment) -> Iterator[int]:
     """Hold the lock that lets one command at a time make the environment."""
     # The lock is on a file that is always there, so it leaves none of its own behind, and the
     # installer inherits it: as long as one still writes, nobody else begins.
-    with REQUIREMENTS.open("rb") as file:
+    with environment.requirements.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print("Another command makes .venv; waiting for it.", file=sys.stderr)
+            print(
+                f"Another command makes {environment.folder.name}; waiting for it.", file=sys.stderr
+            )
             fcntl.flock(file, fcntl.LOCK_EX)
         yield file.fileno()
 
 
-def _wanted_stamp() -> str:
-    # The scripts of a virtual environment name its folder, so a moved tree needs a new one.
-    return f"{hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()} {ROOT}\n"
-
-
-def _is_complete() -> bool:
-    try:
-        stamp = STAMP.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return False
-    return stamp == _wanted_stamp() and os.access(VENV / "bin" / "python", os.X_OK)
-
-
-def _make(lock: int) -> None:
-    stamp = _wanted_stamp()
-    _remove()
+def _make(environment: Environment, lock: int) -> None:
+    stamp = environment.wanted_stamp()
+    environment.remove()
     # Python behind its links: the one on PATH may live in the very folder just removed.
     python = str(Path(sys.executable).resolve())
     uv = _find_uv()
     if uv:
-        _make_with_uv(uv, python, lock)
+        _make_with_uv(environment, uv, python, lock)
     else:
-        _make_with_pip(python, lock)
-    unfinished = STAMP.with_suffix(".new")
+        _make_with_pip(environment, python, lock)
+    unfinished = environment.stamp.with_suffix(".new")
     unfinished.write_text(stamp, encoding="utf-8")
-    unfinished.replace(STAMP)
-
-
-def _remove() -> None:
-    if VENV.is_symlink():
-        VENV.unlink()
-    elif VENV.exists():
-        STAMP.unlink(missing_ok=True)
-        shutil.rmtree(VENV)
+    unfinished.replace(environment.stamp)
 
 
 def _find_uv() -> str | None:
@@ -112,13 +123,13 @@ def _find_uv() -> str | None:
     return uv
 
 
-def _make_with_uv(uv: str, python: str, lock: int) -> None:
-    _run([uv, "venv", "--python", python, str(VENV)], "Making .venv with uv", lock)
-    install = [uv, "pip", "install", "--python", str(VENV / "bin" / "python")]
-    _install(install, lock)
+def _make_with_uv(environment: Environment, uv: str, python: str, lock: int) -> None:
+    folder = environment.folder
+    _run([uv, "venv", "--python", python, str(folder)], f"Making {folder.name} with uv", lock)
+    _install(environment, [uv, "pip", "install", "--python", str(environment.python)], lock)
 
 
-def _make_with_pip(python: str, lock: int) -> None:
+def _make_with_pip(environment: Environment, python: str, lock: int) -> None:
     for module in ("venv", "ensurepip"):
         if importlib.util.find_spec(module) is None:
             version = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -126,15 +137,17 @@ def _make_with_pip(python: str, lock: int) -> None:
                 f"{python} has no module {module}: install it (Debian and Ubuntu:"
                 f" apt-get install python{version}-venv), or install uv."
             )
-    _run([python, "-I", "-m", "venv", str(VENV)], "Making .venv", lock)
-    pip = [str(VENV / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--no-input"]
-    _install([*pip, "install", "--retries", "2", "--progress-bar", "off"], lock)
+    folder = environment.folder
+    _run([python, "-I", "-m", "venv", str(folder)], f"Making {folder.name}", lock)
+    pip = [str(environment.python), "-m", "pip", "--disable-pip-version-check", "--no-input"]
+    _install(environment, [*pip, "install", "--retries", "2", "--progress-bar", "off"], lock)
 
 
-def _install(installer: list[str], lock: int) -> None:
+def _install(environment: Environment, installer: list[str], lock: int) -> None:
     # The lock names every package, so nothing has to be resolved; no package may run a build.
-    options = ["--require-hashes", "--no-deps", "--only-binary", ":all:", "-r", str(REQUIREMENTS)]
-    what = f"Installing {REQUIREMENTS.relative_to(ROOT)}"
+    requirements = environment.requirements
+    options = ["--require-hashes", "--no-deps", "--only-binary", ":all:", "-r", str(requirements)]
+    what = f"Installing {requirements.relative_to(ROOT)}"
     cure = ": check that the package registry can be reached from here, and start again"
     _run([*installer, *options], what, lock, cure)
 
@@ -177,4 +190,4 @@ def _tail(file: int, count: int) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -5,6 +5,7 @@
 
 import secrets
 from pathlib import Path
+from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from environs import Env
@@ -110,7 +111,7 @@ CACHES = {
         },
     },
 }
-QUOTA_REDIS = {
+QUOTA_REDIS: dict[str, Any] = {
     "ALIAS": "quotas",
     "NAMESPACE": "shargain",
     "BROKER_URL": CELERY_BROKER_URL,
