@@ -256,13 +256,13 @@ class TestCost:
         for target in named(admin_user, count):
             new_quota(0, of=target)
         calls: list[str] = []
-        run_many = Connection.run_many
+        send_many = Connection.send_many
 
-        def counted(self: Connection, name: str, *args: Any) -> Any:
-            calls.append(name)
-            return run_many(self, name, *args)
+        def counted(self: Connection, sent: Any) -> Any:
+            calls.append(sent[0].script.name)
+            return send_many(self, sent)
 
-        monkeypatch.setattr(Connection, "run_many", counted)
+        monkeypatch.setattr(Connection, "send_many", counted)
         with CaptureQueriesContext(connection) as queries:
             assert len(near_limit(admin_client)) == min(count, 50)
 

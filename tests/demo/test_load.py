@@ -55,11 +55,11 @@ def test_a_batch_is_one_round_trip_to_each_server(home: Path) -> None:
     assert list(report) == ["all new", "all known", "all refused"]
     for case, turns in report.items():
         assert turns["PostgreSQL"] == [1.0]
-        awaited, *unanswered = turns["Redis"]
-        assert awaited == 1.0
-        # Nobody waits for the answer to a settle, so two of them may share a turn.
-        assert len(unanswered) == (case != "all refused")
-        assert all(0 < each <= 1.0 for each in unanswered)
+        # Nobody waits for the answer to a settle, which may share a turn with the next reserve; a refusal is
+        # remembered for a moment.
+        lowest, highest = (0.0, 1.0) if case == "all refused" else (1.0, 2.0)
+        assert all(lowest < each <= highest for each in turns["Redis"])
+        assert len(turns["Redis"]) <= 1
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 1.0])

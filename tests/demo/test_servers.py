@@ -148,10 +148,10 @@ def test_only_loopback_is_listened_on(server: Server) -> None:
 
 def test_a_lost_port_is_replaced(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        free = servers._free_port()
+        free = servers.free_port()
         for kind, make in MAKE.items():
             ports = iter([taken.getsockname()[1], free])
-            monkeypatch.setattr(servers, "_free_port", lambda ports=ports: next(ports))
+            monkeypatch.setattr(servers, "free_port", lambda ports=ports: next(ports))
             with make(home / kind) as running:
                 assert running.port == free
 
