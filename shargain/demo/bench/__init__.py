@@ -148,3 +148,5 @@ class Case:
     title: str
     run: Callable[[Bench], Result]
     bars: tuple[Bar, ...] = ()
+    is_quick: bool = True
+    """Whether the quick mode takes it without being asked to."""

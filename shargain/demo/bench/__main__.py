@@ -32,11 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.list:
         print("\n".join(f"{name:20} {case.title}" for name, case in cases.items()))
         return 0
-    names = [name for name in cases if options.only is None or name in options.only]
     # Servers end, and their data go, whichever signal ends us.
     PatientStop().listen()
     try:
         recorded = record.read(_recorded(options.docs)) if options.check else None
+        names = _chosen(cases, options)
         found = record.new(run_cases(names, options.mode, options.state, _say))
         return _judge(cases, found, recorded, options)
     except (CaseError, RecordError, ServerError, ProcessError, OSError) as error:
@@ -47,6 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
+def _chosen(cases: Mapping[str, Case], options: argparse.Namespace) -> list[str]:
+    """Names of the cases to run, in their order."""
+    if options.only:
+        return [name for name in cases if name in options.only]
+    return [name for name, case in cases.items() if case.is_quick or options.mode == "full"]
+
+
 def _judge(
     cases: Mapping[str, Case], found: Record, recorded: Record | None, options: argparse.Namespace
 ) -> int:
@@ -55,7 +62,7 @@ def _judge(
         options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     is_worse = recorded is not None and not _check(recorded, found)
     if options.record:
-        _keep(cases, found, options.docs, is_part=options.only is not None)
+        _keep(cases, found, options.docs, is_part=bool(options.only))
     return 1 if is_worse else 0
 
 
@@ -96,7 +103,11 @@ def parse(arguments: Sequence[str] | None, cases: Mapping[str, Case]) -> argpars
     parser.add_argument("--list", action="store_true", help="name the cases")
     parser.add_argument("--docs", type=Path, default=DOCS, metavar="FOLDER", help="(docs)")
     parser.add_argument("--state", type=Path, default=ROOT / ".state", metavar="FOLDER")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    for folder in (options.docs, options.json.parent if options.json else options.docs):
+        if not folder.is_dir():
+            parser.error(f"{folder} is no folder: make it first")
+    return options
 
 
 def _recorded(docs: Path) -> Path:

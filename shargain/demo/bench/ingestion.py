@@ -279,7 +279,7 @@ def _bars(processes: int) -> tuple[Bar, ...]:
 
 def cases() -> tuple[Case, ...]:
     return tuple(
-        Case(name, title, partial(run, processes=processes), _bars(processes))
+        Case(name, title, partial(run, processes=processes), _bars(processes), processes < MANY)
         for name, title, processes in (
             ("ingestion", "Batches of 20 offers, posted by 2 processes", 2),
             ("ingestion-hot", "Batches of 20 offers, posted by 8 processes", MANY),

@@ -30,8 +30,8 @@ NOTES = paragraphs(
     f"""
 One quota whose ledger has so many used slots, in rows of {BATCH} as batches leave them; then compacted, which
 happens by itself above some hundred rows. Milliseconds of a call from one client over the loopback, in a
-transaction of its own with `synchronous_commit`; absorb is what brings Redis in line with the ledger, after
-an edit or a loss of Redis.
+transaction of its own, without `synchronous_commit`, for the disk is not what is asked about; absorb is what
+brings Redis in line with the ledger, after an edit or a loss of Redis.
 """
 )
 
@@ -82,7 +82,9 @@ class World:
 
 
 def run(bench: Bench) -> Result:
-    postgres, valkey = bench.postgres(autovacuum="off"), bench.valkey()
+    # Neither a disk that is slow for a moment nor autovacuum has to do with the size.
+    postgres = bench.postgres(autovacuum="off", synchronous_commit="off")
+    valkey = bench.valkey()
     with psycopg.connect(postgres.url, autocommit=True) as connection:
         world = _filled(connection, counters(valkey.url), bench)
         turns, rounds = world.turns(), min(bench.rounds, MOST_ROUNDS)
@@ -146,7 +148,7 @@ def _figures(sizes: Sequence[int], state: str, found: dict[str, list[float]]) ->
     low, *higher = sizes
     return {
         f"{name}, {state}, {high:,} over {low} slots": ratio(
-            found[f"{name} {high}"], found[f"{name} {low}"], better="lower", slack=0.5
+            found[f"{name} {high}"], found[f"{name} {low}"], better="lower", slack=1
         )
         for name in (RECORD, TAKE, ABSORB)
         for high in higher

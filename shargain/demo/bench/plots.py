@@ -1,6 +1,6 @@
 """Draws the curves of a record. Needs matplotlib."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,16 @@ STYLE = {
 
 def draw(record: Record, folder: Path) -> list[Path]:
     """Draw each curve of each case into the folder as `bench-NAME.svg`."""
+    curves = [curve for found in record["cases"].values() for curve in found["curves"]]
+    return _draw_all(curves, folder) if curves else []
+
+
+def _draw_all(curves: Iterable[Mapping[str, Any]], folder: Path) -> list[Path]:
     import matplotlib as mpl
 
     mpl.use("svg")
     with mpl.rc_context(STYLE):
-        return [
-            _draw(curve, folder / f"bench-{curve['name']}.svg")
-            for found in record["cases"].values()
-            for curve in found["curves"]
-        ]
+        return [_draw(curve, folder / f"bench-{curve['name']}.svg") for curve in curves]
 
 
 def _draw(curve: Mapping[str, Any], file: Path) -> Path:
@@ -45,6 +46,6 @@ def _draw(curve: Mapping[str, Any], file: Path) -> Path:
     else:
         axes.set_ylim(bottom=0)
     axes.legend()
-    figure.savefig(file, metadata={"Date": None})
+    figure.savefig(file, metadata={"Date": None, "Creator": None})
     plt.close(figure)
     return file

@@ -115,12 +115,10 @@ def _judged(name: str, old: Mapping[str, Any], now: Mapping[str, Any]) -> Iterat
     slack = now["slack"]
     if slack is None:
         return
-    if now["better"] == "higher":
-        limit, is_worse = old["median"] * (1 - slack), now["median"] < old["median"] * (1 - slack)
-    else:
-        limit, is_worse = old["median"] * (1 + slack), now["median"] > old["median"] * (1 + slack)
-    if is_worse:
-        word = "below" if now["better"] == "higher" else "above"
+    is_higher_better = now["better"] == "higher"
+    limit = old["median"] * (1 - slack if is_higher_better else 1 + slack)
+    if now["median"] < limit if is_higher_better else now["median"] > limit:
+        word = "below" if is_higher_better else "above"
         yield (
             f"{name} is {now['median']} ({now['low']}-{now['high']}), {word} {limit:.3g}: "
             f"recorded were {old['median']}, with a slack of {slack:.0%}"

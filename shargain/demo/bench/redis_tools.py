@@ -64,6 +64,10 @@ class RawSocket:
     def close(self) -> None:
         self._socket.close()
 
+    def __del__(self) -> None:
+        # A peer is a function that holds its socket: nobody else can close it.
+        self._socket.close()
+
     def _reply(self) -> object:
         while (reply := self._reader.gets()) is False:
             data = self._socket.recv(65536)

@@ -26,19 +26,19 @@ SAMPLE = 20_000
 FRAGMENT = 1000
 """Slots of a range of a fragmented free list: calls use up few of them."""
 
-CONSUME, PAIR, BACK, WALL = (
-    "consume",
-    "reserve + settle",
-    "reserve + settle, all back",
-    "wall of a consume",
-)
+CONSUME = "consume"
+PAIR = "reserve + settle"
+BACK = "reserve + settle, all back"
+WALL = "wall of a consume"
+BARE = "bare check-and-increment"
 Turn = Callable[[], float]
 
 NOTES = paragraphs(
     f"""
 CPU of the server's main thread for a call, by `INFO cpu`, with the calls sent a hundred at a time; all sizes
 of a curve take turns in every round. *Wall* is a consume by Counters, client and server on one core. Targets
-are called in random order, at most {SAMPLE:,} of them.
+are called in random order (the bare script on counters of their own beside them, to tell what the size costs
+anybody), at most {SAMPLE:,} of them.
 
 A quota of 10 has nine others ahead of it, of periods to come. A range of a fragmented free list is
 {FRAGMENT:,} slots, with a used one between it and the next.
@@ -91,7 +91,10 @@ def _targets(bench: Bench) -> Growth:
         define_all(mine, subjects, [quota()])
         random.Random(size).shuffle(subjects)  # noqa: S311  no secret, only the same again
         called = subjects[:SAMPLE]
-        growth.add(size, Commands(mine, Load(valkey.url), called), PAIR)
+        commands = Commands(mine, Load(valkey.url), called)
+        commands.bare(len(called))
+        growth.add(size, commands, PAIR)
+        growth.turns[BARE, size] = partial(commands.bare, CALLS)
         growth.turns[WALL, size] = partial(_wall, mine, called)
         growth.pids.append(valkey.pid)
     return growth

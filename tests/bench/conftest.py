@@ -1,0 +1,3 @@
+from tests.demo.conftest import home
+
+__all__ = ["home"]
