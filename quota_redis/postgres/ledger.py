@@ -202,9 +202,10 @@ class Ledger:
         """Units that the ledger counts, for each of the quotas."""
         with translated():
             rows = connection.execute(
-                """SELECT q, coalesce(sum(upper(slots) - lower(slots)), 0)::bigint
-                FROM unnest(%s::bigint[]) AS q LEFT JOIN quota_redis_ledger
-                ON namespace = %s AND quota_id = q AND NOT void GROUP BY q""",
+                """SELECT q, l.used FROM unnest(%s::bigint[]) AS q CROSS JOIN LATERAL (
+                    SELECT coalesce(sum(upper(slots) - lower(slots)), 0)::bigint AS used
+                    FROM quota_redis_ledger WHERE namespace = %s AND quota_id = q AND NOT void
+                ) l""",
                 (list(quota_ids), self.namespace),
             ).fetchall()
         return {row[0]: row[1] for row in rows}
