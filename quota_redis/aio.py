@@ -134,7 +134,9 @@ class AsyncConnection:
 
     async def send(self, call: Call[T]) -> T:
         """Make a call and read its answer. Raises Unavailable, Garbled, or InvalidArgument for what it refused."""
-        must_be_let_through(self.breaker)
+        breaker = self.breaker
+        if breaker.failed_in_a_row:
+            must_be_let_through(breaker)
         try:
             line = self._usable() or await self._open()
             if line is None:
@@ -146,8 +148,9 @@ class AsyncConnection:
             if isinstance(reply, Exception):
                 raise reply
         except (RedisError, OSError) as error:
-            raise failure(self.breaker, error) from error
-        self.breaker.succeeded()
+            raise failure(breaker, error) from error
+        if breaker.failed_in_a_row:
+            breaker.succeeded()
         return call.answer(reply)
 
     async def send_many(self, calls: Sequence[Call[T]]) -> list[T | Exception]:

@@ -22,13 +22,14 @@ class Breaker:
         self._pause = pause
         self._clock = clock
         self._lock = threading.Lock()
-        self._failed = 0
+        self.failed_in_a_row = 0
+        """Calls; while it is zero there is nothing to ask and nothing to tell."""
         self._retry_at = 0.0
 
     @property
     def is_open(self) -> bool:
         """Whether calls are being kept away, but for the one that tries."""
-        return self._failed >= self._failures
+        return self.failed_in_a_row >= self._failures
 
     def admit(self) -> bool:
         """Whether a call may go through; where the pause is over, true for one caller until it reports."""
@@ -43,13 +44,13 @@ class Breaker:
     def succeeded(self) -> None:
         if self.is_open:
             logger.warning("Redis answers again.")
-        self._failed = 0
+        self.failed_in_a_row = 0
 
     def failed(self, error: Exception, *, at_once: bool = False) -> None:
         """A call failed; `at_once` opens whatever came before, for failures that cost their caller time."""
         with self._lock:
             was_open = self.is_open
-            self._failed = max(self._failed + 1, self._failures if at_once else 0)
+            self.failed_in_a_row = max(self.failed_in_a_row + 1, self._failures if at_once else 0)
             if self.is_open:
                 if not was_open:
                     logger.warning(

@@ -9,13 +9,13 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from quota_redis import ranges, scripts
 from quota_redis.connection import text
 from quota_redis.errors import Garbled, InvalidArgument, KeyReused, StateLost
-from quota_redis.keys import Keys, check_text
-from quota_redis.scripts import Call, Reply, Value
+from quota_redis.keys import Keys, check_text, encode_text
+from quota_redis.scripts import Call, Reply, Script, Value, bulk
 from quota_redis.types import (
     MAX_LIMIT,
     MAX_QUOTAS,
@@ -44,6 +44,17 @@ MAX_FULL = 10_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+class _Keyed(NamedTuple):
+    """A consume of one subject and amount, packed but for the place of its answer, which is new each time."""
+
+    script: Script
+    keys: tuple[str, str]
+    answers: str
+    args: tuple[Value, ...]
+    before: bytes
+    after: bytes
+
+
 class Calls:
     """The operations on the counters of one namespace. Raises InvalidArgument for values that make none."""
 
@@ -57,7 +68,9 @@ class Calls:
     ) -> None:
         self.keys = Keys(namespace)
         self._keys = lru_cache(maxsize=4096)(self._make_keys)
-        self._consume = lru_cache(maxsize=4096)(self._make_consume)
+        # By type too: what is no integer may be equal to one.
+        self._consume = lru_cache(maxsize=4096, typed=True)(self._make_consume)
+        self._keyed = lru_cache(maxsize=4096, typed=True)(self._make_keyed)
         self._lease_ms = milliseconds("lease", lease, timedelta(days=1))
         _check_span("boundary_skew", boundary_skew, MAX_SKEW)
         _check_span("remember_full", remember_full, MAX_REMEMBER_FULL)
@@ -85,13 +98,17 @@ class Calls:
     def consume(
         self, subject: str, amount: int, key: str | None, remember: timedelta
     ) -> Call[Consumed]:
-        check_integer("amount", amount, 1, MAX_LIMIT)
         if key is None:
             return self._consume(subject, amount)
-        check_text("key", key)
-        remember_ms = milliseconds("remember", remember, timedelta(days=7))
-        keys = (*self._keys(subject), self.keys.answer(subject, key))
-        return self._consuming(keys, subject, amount, remember_ms, key)
+        encode_text("key", key)
+        script, keys, answers, args, before, after = self._keyed(subject, amount, remember)
+        answer_key = answers + key
+
+        def read(reply: Reply) -> Consumed:
+            return self._consumed(subject, amount, key, reply)
+
+        packed = b"%b%b%b" % (before, bulk(answer_key), after)
+        return Call(script, (*keys, answer_key), args, read, subject, packed)
 
     def reserve(self, subject: str, amount: int, hold_id: str | None) -> Call[Reserved]:
         check_integer("amount", amount, 1, MAX_RESERVE)
@@ -152,17 +169,24 @@ class Calls:
 
     def _make_consume(self, subject: str, amount: int) -> Call[Consumed]:
         """One without a key is the same each time. It keeps no answer; its place has a key of the same node."""
+        check_integer("amount", amount, 1, MAX_LIMIT)
         subject_key, changed_key = self._keys(subject)
-        call = self._consuming((subject_key, changed_key, subject_key), subject, amount, 0, None)
+
+        def read(reply: Reply) -> Consumed:
+            return self._consumed(subject, amount, None, reply)
+
+        keys, args = (subject_key, changed_key, subject_key), (subject, amount, 0)
+        call = Call(scripts.load("consume"), keys, args, read, subject)
         return call._replace(packed=call.by_hash())
 
-    def _consuming(
-        self, keys: Sequence[str], subject: str, amount: int, remember_ms: int, key: str | None
-    ) -> Call[Consumed]:
-        def read(reply: Reply) -> Consumed:
-            return self._consumed(subject, amount, key, reply)
-
-        return Call(scripts.load("consume"), keys, (subject, amount, remember_ms), read, subject)
+    def _make_keyed(self, subject: str, amount: int, remember: timedelta) -> _Keyed:
+        check_integer("amount", amount, 1, MAX_LIMIT)
+        remember_ms = milliseconds("remember", remember, timedelta(days=7))
+        script, keys = scripts.load("consume"), self._keys(subject)
+        command, args = ("EVALSHA", script.sha, 3, *keys), (subject, amount, remember_ms)
+        count = b"*%d\r\n" % (len(command) + 1 + len(args))
+        before, after = (b"".join([bulk(value) for value in part]) for part in (command, args))
+        return _Keyed(script, keys, self.keys.answers(subject), args, count + before, after)
 
     def _consumed(self, subject: str, amount: int, key: str | None, reply: Reply) -> Consumed:
         word = text(reply[0])
@@ -214,8 +238,24 @@ class Calls:
 
 
 def microseconds(moment: datetime | None) -> str:
-    """A moment as the scripts read it: microseconds since 1970, empty for none."""
-    return "" if moment is None else str((moment - EPOCH) // timedelta(microseconds=1))
+    """A moment as the scripts read it: microseconds since 1970, with zeros at the end counted; empty for none."""
+    if moment is None:
+        return ""
+    digits = str((moment - EPOCH) // timedelta(microseconds=1))
+    short = digits.rstrip("0")
+    zeros = len(digits) - len(short)
+    return f"{short}e{zeros}" if short and zeros > 2 else digits
+
+
+def usable_text(usable: int, limit: int | None) -> str:
+    """Slots that are not void, as the scripts read them: the usual ones in short."""
+    if usable == ranges.SLOT_END - 1:
+        return ""
+    return "=" if usable == limit else str(usable)
+
+
+def _usable(text_: str, limit: str) -> int:
+    return ranges.SLOT_END - 1 if text_ == "" else int(limit if text_ == "=" else text_)
 
 
 @lru_cache(maxsize=64)
@@ -286,7 +326,7 @@ def read_snapshot(subject: str, reply: Sequence[bytes | str | int]) -> Snapshot:
         quota, _, _, limit, usable = entry.split(":")
         raw = fields.get(f"q{quota}")
         if raw is not None:
-            quotas[int(quota)] = _quota_state(int(quota), limit, int(usable), raw)
+            quotas[int(quota)] = _quota_state(int(quota), limit, _usable(usable, limit), raw)
     holds = [_hold(field[1:], raw) for field, raw in fields.items() if field.startswith("h")]
     return Snapshot(
         subject, int(reply[0]), document, int(version), fields.get("a", ""), quotas, tuple(holds)

@@ -139,12 +139,15 @@ class Connection:
             wire.drop()
 
     def _guard(self, call: Callable[[Any], T], value: Any) -> T:
-        must_be_let_through(self.breaker)
+        breaker = self.breaker
+        if breaker.failed_in_a_row:
+            must_be_let_through(breaker)
         try:
             reply = call(value)
         except (RedisError, OSError) as error:
-            raise failure(self.breaker, error) from error
-        self.breaker.succeeded()
+            raise failure(breaker, error) from error
+        if breaker.failed_in_a_row:
+            breaker.succeeded()
         return reply
 
     def _call(self, sending: Sending) -> Reply:

@@ -23,8 +23,7 @@ MAX_SUBJECT_BYTES = 200
 _NAMESPACE = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 
 
-@lru_cache(maxsize=4096)
-def check_text(name: str, text: str) -> bytes:
+def encode_text(name: str, text: str) -> bytes:
     """Return the UTF-8 bytes of a subject or key; raise InvalidArgument where it is empty, too long or has NUL."""
     try:
         encoded = text.encode()
@@ -36,6 +35,10 @@ def check_text(name: str, text: str) -> bytes:
             f"give 1 to {MAX_SUBJECT_BYTES} bytes without NUL."
         )
     return encoded
+
+
+check_text = lru_cache(maxsize=4096)(encode_text)
+"""The same, remembered: for subjects, which come again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,11 @@ class Keys:
         return f"{self._prefix(shard)}c"
 
     def answer(self, subject: str, key: str) -> str:
-        return f"{self._prefix(self.shard(subject))}k:{subject}:{key}"
+        return f"{self.answers(subject)}{key}"
+
+    def answers(self, subject: str) -> str:
+        """What the keys of all answers of a subject begin with."""
+        return f"{self._prefix(self.shard(subject))}k:{subject}:"
 
     def absorbing(self, subject: str) -> str:
         return f"{self._prefix(self.shard(subject))}a:{subject}"

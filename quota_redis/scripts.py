@@ -83,6 +83,12 @@ def pack(*values: Value) -> bytes:
     return hiredis.pack_command(values)  # type: ignore[arg-type,no-any-return]
 
 
+def bulk(value: Value) -> bytes:
+    """One value of a command as it travels."""
+    encoded = str(value).encode()
+    return b"$%d\r\n%b\r\n" % (len(encoded), encoded)
+
+
 def folder() -> Traversable:
     """Where the Lua is: inside an installed package, or in `scripts/lua` of a checkout."""
     installed = files("quota_redis") / "lua"

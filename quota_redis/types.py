@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 from quota_redis.errors import InvalidArgument
 from quota_redis.ranges import Ranges
@@ -54,8 +55,7 @@ class Quota:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """The numbers of one quota, in units, as Redis had them when it answered."""
 
     quota_id: int
@@ -82,8 +82,7 @@ class Reason(StrEnum):
     """So near to the start or end of a period that the servers' clocks may disagree."""
 
 
-@dataclass(frozen=True, slots=True)
-class Granted:
+class Granted(NamedTuple):
     """The units were used."""
 
     usage: Usage

@@ -8,7 +8,7 @@ from datetime import timedelta
 import psycopg
 
 from quota_redis import ranges
-from quota_redis.calls import microseconds
+from quota_redis.calls import microseconds, usable_text
 from quota_redis.connection import raise_first
 from quota_redis.counters import Counters
 from quota_redis.errors import Unavailable
@@ -234,7 +234,8 @@ def _arguments(snapshot: Snapshot, now: LedgerSubject) -> list[Value]:
 
 def _definition(quota: LedgerQuota) -> list[Value]:
     limit = "" if quota.limit is None else quota.limit
-    return [quota.id, microseconds(quota.start), microseconds(quota.end), limit, quota.usable]
+    usable = usable_text(quota.usable, quota.limit)
+    return [quota.id, microseconds(quota.start), microseconds(quota.end), limit, usable]
 
 
 def _given_back(snapshot: Snapshot, quota: LedgerQuota) -> ranges.Ranges:

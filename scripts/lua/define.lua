@@ -48,8 +48,9 @@ for i = 2, #quotas, 4 do
   local state, used = {free = 0, held = 0, holds = 0, earliest = 0, ranges = ''}, 0
   if hash[field] then
     state = read_state(hash[field])
-    local usable = string.match(';' .. string.match(document, '|(.*)$'), ';' .. quota .. ':%-?%d+:%-?%d*:%d*:(%d+)')
-    used = tonumber(usable) - state.free - state.held
+    local was, usable = string.match(';' .. string.match(document, '|(.*)$'), ';' .. quota .. ':[^:]+:[^:]*:(%d*):([^;]*)')
+    usable = usable == '' and LAST_SLOT or tonumber(usable == '=' and was or usable)
+    used = usable - state.free - state.held
   end
   local room, free = math.max(0, most - used - state.held), parse(state.ranges)
   if room > state.free then
@@ -61,7 +62,9 @@ for i = 2, #quotas, 4 do
   keep[field] = true
   set[#set + 1] = field
   set[#set + 1] = write_state(state)
-  definitions[#definitions + 1] = string.format('%s:%s:%s:%s:%d', quota, start, stop, limit, used + state.free + state.held)
+  local usable = used + state.free + state.held
+  usable = usable == LAST_SLOT and '' or usable == most and '=' or string.format('%d', usable)
+  definitions[#definitions + 1] = table.concat({quota, start, stop, limit, usable}, ':')
 end
 
 for field, value in pairs(hash) do

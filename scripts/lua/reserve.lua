@@ -36,7 +36,8 @@ local version = string.match(document, '^%d+')
 local ranges
 if hold then
   quota, ranges = string.match(hold, '^(%d+):%d+:(.*)$')
-  limit, usable = string.match(document, '[|;]' .. quota .. ':[^:]+:[^:]*:([^:]*):([^;]+)')
+  limit, usable = string.match(document, '[|;]' .. quota .. ':[^:]+:[^:]*:([^:]*):([^;]*)')
+  usable = usable == '' and 4503599627370495 or usable == '=' and limit or usable
 end
 if not quota then return {'NO_QUOTA', version, changes} end
 -- include: free

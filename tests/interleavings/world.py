@@ -13,7 +13,7 @@ import redis
 from django.db import connections
 
 from quota_redis import Counters, ranges, scripts
-from quota_redis.calls import microseconds, read_snapshot
+from quota_redis.calls import EPOCH, read_snapshot
 from quota_redis.keys import Keys
 from quota_redis.postgres import QuotaTable, spending
 from quota_redis.ranges import Ranges
@@ -194,7 +194,7 @@ class World:
         self._expiries.clear()
 
     def _write_redis_clock(self, pipeline: Any) -> None:
-        micros = int(microseconds(self.now + self.skew))
+        micros = _microseconds(self.now + self.skew)
         pipeline.delete(CLOCK_KEY).rpush(
             CLOCK_KEY, micros // 1_000_000, micros % 1_000_000
         ).execute()
@@ -282,11 +282,15 @@ class World:
 
     def hash(self) -> Snapshot:
         fields = self.client.hgetall(self.keys.subject(self.subject))
-        now_ms = int(microseconds(self.now + self.skew)) // 1000
+        now_ms = _microseconds(self.now + self.skew) // 1000
         return read_snapshot(self.subject, [now_ms, *(x for pair in fields.items() for x in pair)])
 
     def deliver(self, post: Post) -> None:
         self.client.eval(post.script.text, len(post.keys), *post.keys, *post.args)
+
+
+def _microseconds(moment: datetime) -> int:
+    return (moment - EPOCH) // timedelta(microseconds=1)
 
 
 def _pid(actor: Actor) -> int:

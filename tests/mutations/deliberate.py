@@ -311,7 +311,7 @@ IN_SCRIPTS = (
         "define",
         "a new definition forgets what was used",
         "usage of quotas that stay is kept",
-        ("used = tonumber(usable) - state.free - state.held", "used = 0"),
+        ("used = usable - state.free - state.held", "used = 0"),
     ),
     script(
         "absorb",
@@ -537,13 +537,13 @@ IN_PYTHON = (
         "breaker",
         "the breaker never opens",
         "no call waits for a dead Redis after the first failures",
-        ("return self._failed >= self._failures", "return False"),
+        ("return self.failed_in_a_row >= self._failures", "return False"),
     ),
     python(
         "breaker",
         "the breaker never closes",
         "Redis is used again when it answers",
-        ('answers again.")\n        self._failed = 0', 'answers again.")'),
+        ('answers again.")\n        self.failed_in_a_row = 0', 'answers again.")'),
     ),
     python(
         "breaker",

@@ -4,7 +4,7 @@ local refusal = 'FULL'
 if holds > 0 then
   refusal = now < earliest * 1000 and 'BUSY' or 'EXPIRED'
 else
-  for from, till in string.gmatch(document, '%d+:([^:]+):([^:]*):[^:]*:[^;]+') do
+  for from, till in string.gmatch(document, '%d+:([^:]+):([^:]*):[^:]*:[^;]*') do
     if math.abs(now - from) < skew_us or (till ~= '' and math.abs(now - till) < skew_us) then refusal = 'BOUNDARY' end
   end
 end

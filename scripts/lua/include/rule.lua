@@ -4,11 +4,12 @@
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local quota, limit, usable, changes
-for id, from, till, most, slots in string.gmatch(document, '(%d+):([^:]+):([^:]*):([^:]*):([^;]+)') do
+for id, from, till, most, slots in string.gmatch(document, '(%d+):([^:]+):([^:]*):([^:]*):([^;]*)') do
   if now < from + 0 then
     changes = from - now
   elseif till == '' or now < till + 0 then
-    quota, limit, usable = id, most, slots + 0
+    quota, limit = id, most
+    usable = slots == '' and 4503599627370495 or slots == '=' and most + 0 or slots + 0
     if till ~= '' and (not changes or till - now < changes) then changes = till - now end
     break
   end

@@ -1,6 +1,7 @@
 -- The hash of a subject:
---   d        'version|quota:start:end:limit:usable;...' latest start first; times in microseconds; an empty end is no end,
---            an empty limit is unlimited; usable = slots that are not void
+--   d        'version|quota:start:end:limit:usable;...' latest start first; times in microseconds, 15e14 for many zeros (a
+--            value of more than 64 bytes takes three times the memory); an empty end is no end, an empty limit is unlimited;
+--            usable = slots that are not void, empty for all there can be, '=' for as many as the limit
 --   a        a token, new with every absorb; none where there is no ledger
 --   q<quota> 'free:held:holds:earliest:ranges': free slots, held slots, holds, no hold ends before earliest (ms), the free list
 --   h<hold>  'quota:expires:ranges': what a hold keeps, and when its lease ends (ms)

@@ -17,12 +17,14 @@ SUBJECTS = 100_000
 QUICK_SUBJECTS = 25_000
 SETTLED_SECONDS = 10.0
 PAUSE_SECONDS = 0.5
+# Such as people set.
+LIMIT = 10_000
 PLAIN, USED, EXACT = "plain counter", "plain counter, used", "with a ledger"
 
 NOTES = paragraphs(
     f"""
 The growth of `used_memory` over {SUBJECTS:,} subjects ({QUICK_SUBJECTS:,} in the quick mode), `target:0` and
-on, each with one quota of a period with an end: the keys, the server's own table of them and the allocator's
+on, each with one quota of {LIMIT:,} units and a period with an end: the keys, the server's own table of them and the allocator's
 rounding included. *Used* is after a consume from each of them, when all of them wait for sync to write their
 counts.
 """
@@ -56,7 +58,7 @@ def run(bench: Bench) -> Result:
 
 def _plain(mine: Counters, client: "redis.Redis", subjects: Sequence[str]) -> dict[str, int]:
     empty = _used(client)
-    define_all(mine, subjects, [quota()])
+    define_all(mine, subjects, [quota(LIMIT)])
     _write_back(mine, client)
     idle = _used(client)
     mine.consume_many([(subject, 1) for subject in subjects])
@@ -69,7 +71,7 @@ def _with_ledger(
     empty = _used(client)
     with psycopg.connect(bench.postgres().url, autocommit=True) as connection:
         exact = ledger(connection)
-        insert_quotas(connection, len(subjects))
+        insert_quotas(connection, len(subjects), LIMIT)
         connection.execute("ANALYZE")
         bench.say("absorbing ...")
         absorb_all(mine, exact, connection, subjects)
