@@ -24,9 +24,9 @@ PLAIN, USED, EXACT = "plain counter", "plain counter, used", "with a ledger"
 NOTES = paragraphs(
     f"""
 The growth of `used_memory` over {SUBJECTS:,} subjects ({QUICK_SUBJECTS:,} in the quick mode), `target:0` and
-on, each with one quota of {LIMIT:,} units and a period with an end: the keys, the server's own table of them and the allocator's
-rounding included. *Used* is after a consume from each of them, when all of them wait for sync to write their
-counts.
+on, each with one quota of {LIMIT:,} units and a period with an end: the keys, the server's own table of them
+and the allocator's rounding included. *Used* is after a consume from each of them, when all of them wait for
+sync to write their counts.
 """
 )
 

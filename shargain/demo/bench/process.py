@@ -25,6 +25,7 @@ MODULES = (
     "stocks",
     "against_postgres",
     "server_cpu",
+    "steps",
     "ingestion",
     "scale",
     "cluster",

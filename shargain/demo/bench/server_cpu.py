@@ -35,10 +35,11 @@ def cases() -> tuple[Case, ...]:
 BARS = (
     Bar(
         "server CPU of reserve + settle against one bare check-and-increment",
-        f"{PAIR} over {BARE}",
+        f"{PAIR}{ALONE} over {BARE}",
         at_most=4,
         aim=3,
     ),
+    Bar("the same in pipelines of 100, the scripts alone", f"{PAIR} over {BARE}", at_most=4, aim=3),
 )
 
 
