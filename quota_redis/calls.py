@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from quota_redis import ranges, scripts
 from quota_redis.connection import text
@@ -189,37 +189,39 @@ class Calls:
         return _Keyed(script, keys, self.keys.answers(subject), args, count + before, after)
 
     def _consumed(self, subject: str, amount: int, key: str | None, reply: Reply) -> Consumed:
-        word = text(reply[0])
+        word, *values = text(reply).split(":")
         if word == "GRANTED":
-            return Granted(_usage(reply, 2))
+            return Granted(_usage(*values))
         if word == "NO_QUOTA":
             return NoQuota()
         if word == "REUSED":
             raise KeyReused(
-                f"key {key!r} was used for {text(reply[1])} units and now for {amount}: "
+                f"key {key!r} was used for {values[0]} units and now for {amount}: "
                 "give every call a key of its own."
             )
         if word == "UNKNOWN":
             raise self._lost(subject)
-        return self._denied(subject, word, _usage(reply, 2), 0, reply[5])
+        quota, limit, used, held, changes = values
+        return self._denied(subject, word, _usage(quota, limit, used, held), 0, changes)
 
     def _reserved(self, subject: str, hold_id: str, reply: Reply) -> Reserved:
-        word = text(reply[0])
+        word, *values = text(reply).split(":")
         if word == "UNKNOWN":
             raise self._lost(subject)
         if word == "NO_QUOTA":
-            return NoQuota(int(reply[1]), _milliseconds(reply[2]))
-        version, usage = int(reply[2]), _usage(reply, 3)
+            return NoQuota(int(values[0]), _milliseconds(values[1]))
+        quota, version, limit, used, held, changes, listed = values
+        usage = _usage(quota, limit, used, held)
         if word != "SLOTS":
-            return self._denied(subject, word, usage, version, reply[6])
-        held = ranges.parse(text(reply[7]))
-        size = check_integer("slots", ranges.size(held), 1, MAX_RESERVE)
-        check_integer("slot", held[-1][1], 1, ranges.SLOT_END - 1)
-        return Reservation(subject, hold_id, held, size, usage, version, _milliseconds(reply[6]))
+            return self._denied(subject, word, usage, int(version), changes)
+        slots = ranges.parse(listed)
+        size = check_integer("slots", ranges.size(slots), 1, MAX_RESERVE)
+        check_integer("slot", slots[-1][1], 1, ranges.SLOT_END - 1)
+        return Reservation(
+            subject, hold_id, slots, size, usage, int(version), _milliseconds(changes)
+        )
 
-    def _denied(
-        self, subject: str, word: str, usage: Usage, version: int, changes: Reply
-    ) -> Denied:
+    def _denied(self, subject: str, word: str, usage: Usage, version: int, changes: str) -> Denied:
         denied = Denied(Reason(word.lower()), usage, version, _milliseconds(changes))
         if denied.reason is Reason.FULL and usage.remaining == 0 and self._remember_full:
             span = self._remember_full
@@ -295,16 +297,15 @@ def _nothing(reply: Reply) -> None:
     int(reply)
 
 
-def _milliseconds(value: bytes | str | int) -> int | None:
-    return None if value in (b"", "") else int(value)
+def _milliseconds(value: str) -> int | None:
+    return int(value) if value else None
 
 
-def _usage(reply: Sequence[Any], at: int) -> Usage:
-    quota, limit, used, held = reply[1], reply[at], int(reply[at + 1]), int(reply[at + 2])
+def _usage(quota: str, limit: str, used: str, held: str) -> Usage:
     quota_id = int(quota)
     if not 0 <= quota_id < _QUOTA_END:
         raise ValueError(f"{quota_id} is no quota")
-    return Usage(quota_id, int(limit) if limit else None, max(0, used), held)
+    return Usage(quota_id, int(limit) if limit else None, max(0, int(used)), int(held))
 
 
 def snapshot_of(call: Call[Snapshot], outcome: Snapshot | Exception) -> Snapshot:

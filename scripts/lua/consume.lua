@@ -8,11 +8,11 @@
 --   amount        slots wanted, 1 to 10^12
 --   remember_ms   how long the answer is kept; 0 where the call has no idempotency key
 -- Returns
---   {'GRANTED', quota, limit, used, held}
---   {'FULL' | 'BUSY' | 'EXPIRED', quota, limit, used, held, changes}
---   {'NO_QUOTA'}
---   {'REUSED', amount}   the idempotency key was used with another amount
---   {'UNKNOWN'}
+--   GRANTED:quota:limit:used:held
+--   FULL, BUSY or EXPIRED:quota:limit:used:held:changes
+--   NO_QUOTA
+--   REUSED:amount   the idempotency key was used with another amount
+--   UNKNOWN
 --   changes: milliseconds until another quota, or none, rules; '' where no change is known
 local subject_key, changed_key, answer_key = KEYS[1], KEYS[2], KEYS[3]
 local subject, amount, remember_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -24,28 +24,27 @@ if not remember_ms or remember_ms % 1 ~= 0 or remember_ms < 0 or remember_ms > 6
 end
 
 local document = redis.call('HGET', subject_key, 'd')
-if not document then return {'UNKNOWN'} end
+if not document then return 'UNKNOWN' end
 if remember_ms > 0 then
   local kept = redis.call('GET', answer_key)
   if kept then
-    local kept_amount, kept_quota, kept_limit, kept_used, kept_held = string.match(kept, '^(%d+):(%d*):(%d*):(%d*):(%d*)$')
-    if tonumber(kept_amount) ~= amount then return {'REUSED', kept_amount} end
-    if kept_quota == '' then return {'NO_QUOTA'} end
-    return {'GRANTED', kept_quota, kept_limit, tonumber(kept_used), tonumber(kept_held)}
+    local kept_amount, granted = string.match(kept, '^(%d+):(.*)$')
+    if tonumber(kept_amount) ~= amount then return 'REUSED:' .. kept_amount end
+    return granted == ':::' and 'NO_QUOTA' or 'GRANTED:' .. granted
   end
 end
 
 -- include: rule
 if not quota then
   if remember_ms > 0 then redis.call('SET', answer_key, amount .. '::::', 'PX', remember_ms) end
-  return {'NO_QUOTA'}
+  return 'NO_QUOTA'
 end
 -- include: free
 local used = usable - free - held
 if room < amount then
   local skew_us = 0
   -- include: refusal
-  return {refusal, quota, limit, used, held, changes}
+  return string.format('%s:%s:%s:%d:%d:%s', refusal, quota, limit, used, held, changes)
 end
 
 local wanted = amount
@@ -62,7 +61,6 @@ free, used = free - amount, used + amount
 -- include: keep
 redis.call('HSET', subject_key, 'q' .. quota, state)
 redis.call('SADD', changed_key, subject)
-if remember_ms > 0 then
-  redis.call('SET', answer_key, string.format('%d:%s:%s:%d:%d', amount, quota, limit, used, held), 'PX', remember_ms)
-end
-return {'GRANTED', quota, limit, used, held}
+local granted = string.format('%s:%s:%d:%d', quota, limit, used, held)
+if remember_ms > 0 then redis.call('SET', answer_key, amount .. ':' .. granted, 'PX', remember_ms) end
+return 'GRANTED:' .. granted

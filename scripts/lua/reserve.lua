@@ -9,14 +9,14 @@
 --   lease_ms      how long the hold lives, 1 to 86400000
 --   skew_us          how near to a boundary FULL is not to be believed, 0 to 3600000000 microseconds
 -- Returns
---   {'SLOTS', quota, version, limit, used, held, changes, ranges}
---   {'FULL' | 'BUSY' | 'EXPIRED' | 'BOUNDARY', quota, version, limit, used, held, changes}
---   {'NO_QUOTA', version, changes}
---   {'UNKNOWN'}
+--   SLOTS, FULL, BUSY, EXPIRED or BOUNDARY:quota:version:limit:used:held:changes:ranges   no ranges but of SLOTS
+--   NO_QUOTA:version:changes
+--   UNKNOWN
 --   changes: milliseconds until another quota, or none, rules; '' where no change is known
 local subject_key, changed_key = KEYS[1], KEYS[2]
 local subject, amount, hold_id, lease_ms, skew_us = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local MAX_RANGES = 8
+local ANSWER = '%s:%s:%s:%s:%d:%d:%s:%s'
 if not amount or amount % 1 ~= 0 or amount < 1 or amount > 1000 then
   return redis.error_reply('QUOTA amount must be an integer from 1 to 1000')
 end
@@ -30,7 +30,7 @@ if #hold_id < 1 or #hold_id > 64 then return redis.error_reply('QUOTA hold_id mu
 
 local found = redis.call('HMGET', subject_key, 'd', 'h' .. hold_id)
 local document, hold = found[1], found[2]
-if not document then return {'UNKNOWN'} end
+if not document then return 'UNKNOWN' end
 local version = string.match(document, '^%d+')
 -- include: rule
 local ranges
@@ -39,19 +39,19 @@ if hold then
   limit, usable = string.match(document, '[|;]' .. quota .. ':[^:]+:[^:]*:([^:]*):([^;]*)')
   usable = usable == '' and 4503599627370495 or usable == '=' and limit or usable
 end
-if not quota then return {'NO_QUOTA', version, changes} end
+if not quota then return 'NO_QUOTA:' .. version .. ':' .. changes end
 -- include: free
-if hold then return {'SLOTS', quota, version, limit, usable - free - held, held, changes, ranges} end
+if hold then return string.format(ANSWER, 'SLOTS', quota, version, limit, usable - free - held, held, changes, ranges) end
 if room <= 0 then
   -- include: refusal
-  return {refusal, quota, version, limit, usable - free - held, held, changes}
+  return string.format(ANSWER, refusal, quota, version, limit, usable - free - held, held, changes, '')
 end
 
-local wanted, granted = math.min(amount, room), {}
-while wanted > 0 and lo ~= '' and #granted < MAX_RANGES do
+local wanted, count = math.min(amount, room), 0
+while wanted > 0 and lo ~= '' and count < MAX_RANGES do
   local last = math.min(hi, lo + wanted - 1)
-  local size = last - lo + 1
-  granted[#granted + 1] = string.format('%d-%d', lo, last)
+  local size, range = last - lo + 1, string.format('%d-%d', lo, last)
+  ranges, count = ranges and ranges .. ',' .. range or range, count + 1
   free, held, wanted = free - size, held + size, wanted - size
   if last < hi + 0 then
     lo = last + 1
@@ -59,7 +59,6 @@ while wanted > 0 and lo ~= '' and #granted < MAX_RANGES do
     lo, hi, tail = string.match(tail, '^(%d*)%-?(%d*),?(.*)$')
   end
 end
-ranges = table.concat(granted, ',')
 
 local expires = math.floor(now / 1000) + lease_ms
 earliest = holds == 0 and expires or math.min(earliest, expires)
@@ -67,4 +66,4 @@ holds = holds + 1
 -- include: keep
 redis.call('HSET', subject_key, 'q' .. quota, state, 'h' .. hold_id, string.format('%s:%d:%s', quota, expires, ranges))
 redis.call('SADD', changed_key, subject)
-return {'SLOTS', quota, version, limit, usable - free - held, held, changes, ranges}
+return string.format(ANSWER, 'SLOTS', quota, version, limit, usable - free - held, held, changes, ranges)

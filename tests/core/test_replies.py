@@ -26,7 +26,7 @@ class Answering(Connection):
 
 
 def slots(quota: int, ranges: bytes) -> Reply:
-    return [b"SLOTS", str(quota).encode(), b"1", b"", 0, 2, b"", ranges]
+    return b"SLOTS:%d:1::0:2::%b" % (quota, ranges)
 
 
 def test_the_largest_quota_id_is_read(counters: Counters) -> None:

@@ -73,17 +73,18 @@ class LyingConnection(Connection):
         ]
         word = self._dice.choice(words)
         if word == b"UNKNOWN":
-            return [word]
+            return word
         if word == b"NO_QUOTA":
-            return [word, self._number(9), b""]
+            return b":".join([word, self._number(9), b""])
         numbers = [
             self._number(6),
             self._number(9),
             self._number(90),
-            self._dice.randint(-3, 60),
-            2,
+            b"%d" % self._dice.randint(-3, 60),
+            b"2",
+            self._dice.choice([b"", b"5"]),
         ]
-        return [word, *numbers, self._dice.choice([b"", 5]), self._ranges()]
+        return b":".join([word, *numbers, self._ranges()])
 
     def _snapshots(self, call: Call[Any]) -> Reply:
         return [self._dice.choice([1, 10**13]), *(self._snapshot(call)[1:] for _ in call.keys)]

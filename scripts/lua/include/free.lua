@@ -3,7 +3,7 @@
 -- room: slots that may be handed out. What comes back after a limit was lowered is free again, and may be more than the
 -- new limit leaves.
 local state = redis.call('HGET', subject_key, 'q' .. quota)
-if not state then return {'UNKNOWN'} end
+if not state then return 'UNKNOWN' end
 local free, held, holds, earliest, lo, hi, tail = string.match(state, '^(%d+):(%d+):(%d+):(%d+):(%d*)%-?(%d*),?(.*)$')
 free, held, holds = free + 0, held + 0, holds + 0
 local room = limit == '' and free or math.min(free, limit - (usable - free))

@@ -1,3 +1,6 @@
 -- The state as text again. Reads what free makes; makes state.
-state = string.format('%d:%d:%d:%d:', free, held, holds, earliest)
-if lo ~= '' then state = state .. string.format('%d-%d', lo, hi) .. (tail == '' and '' or ',' .. tail) end
+if lo == '' then
+  state = string.format('%d:%d:%d:%d:', free, held, holds, earliest)
+else
+  state = string.format('%d:%d:%d:%d:%d-%s%s', free, held, holds, earliest, lo, hi, tail == '' and '' or ',' .. tail)
+end
