@@ -11,6 +11,7 @@ import psycopg
 from shargain.demo.bench import Bar, Bench, Case, Cell, Figure, Result, Table, paragraphs
 from shargain.demo.bench.against_postgres_process import (
     IN_MEMORY,
+    NO_KEY,
     OURS,
     UPDATES,
     Places,
@@ -36,9 +37,10 @@ NOTES = paragraphs(
 and `fsync` are on. The row is updated where its count is below its limit, by psycopg in autocommit (which
 prepares the statement) and by Django's `filter(...).update(used=F("used") + 1)`.
 
-Consume has an idempotency key. Valkey writes an append-only file, synced every second, but for the row that
-says *in memory*: a plain counter is as durable as its Redis, and the row of PostgreSQL is durable once it is
-committed. What is exact and durable, with a ledger, is measured with batches of offers.
+Consume has an idempotency key, but for the row without: that does what the UPDATE does. Valkey writes an
+append-only file, synced every second, but for the row that says *in memory*: a plain counter is as durable as
+its Redis, and the row of PostgreSQL is durable once it is committed. What is exact and durable, with a ledger,
+is measured with batches of offers.
 """
 )
 
@@ -50,6 +52,11 @@ def cases() -> tuple[Case, ...]:
 BARS = (
     Bar(
         "against PostgreSQL conditional UPDATE, 2 processes, synchronous commit, one hot row",
+        f"{NO_KEY} over {UPDATES[0]}, one hot row",
+        at_least=5,
+    ),
+    Bar(
+        "the same, of consume with an idempotency key, which an UPDATE has not",
         f"consume over {UPDATES[0]}, one hot row",
         at_least=5,
     ),
@@ -69,13 +76,16 @@ def run(bench: Bench) -> Result:
             bench.say(name)
             turns = {
                 peer: partial(_turn, crew, (peer, rows, seconds))
-                for peer in (OURS, IN_MEMORY, *UPDATES)
+                for peer in (OURS, NO_KEY, IN_MEMORY, *UPDATES)
             }
             speeds = interleaved(turns, bench.rounds, bench.say)
             for peer in (IN_MEMORY, *UPDATES):
                 # Four processes on two cores.
                 found = ratio(speeds[OURS], speeds[peer], slack=0.3)
                 figures[f"consume over {peer}, {name}"] = found
+            for peer in UPDATES:
+                found = ratio(speeds[NO_KEY], speeds[peer], slack=0.3)
+                figures[f"{NO_KEY} over {peer}, {name}"] = found
             tables.append(_table(name, speeds))
     return Result(figures, tables, notes=NOTES)
 

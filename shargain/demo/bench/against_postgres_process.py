@@ -14,6 +14,7 @@ from quota_redis import Granted
 from shargain.demo.bench.redis_tools import counters
 
 OURS = "consume"
+NO_KEY = "consume, no key"
 IN_MEMORY = "consume, Valkey in memory"
 UPDATES = ("UPDATE by psycopg", "UPDATE by Django, F()")
 CHUNK = 10
@@ -35,6 +36,7 @@ def obey(pipe: Connection, places: Places, number: int) -> None:
     """Answer orders (whom to ask, of how many rows, seconds) with calls a second, until the pipe is closed."""
     asks = {
         OURS: _ours(places.valkey, number),
+        NO_KEY: _no_key(places.valkey),
         IN_MEMORY: _ours(places.in_memory, number),
         UPDATES[0]: _by_psycopg(places.postgres),
         UPDATES[1]: _by_django(places.postgres),
@@ -66,6 +68,11 @@ def _ours(url: str, process: int) -> Ask:
         return type(answer) is Granted
 
     return ask
+
+
+def _no_key(url: str) -> Ask:
+    mine = counters(url)
+    return lambda row: type(mine.consume(f"target:{row}")) is Granted
 
 
 def _by_psycopg(url: str) -> Ask:

@@ -35,10 +35,12 @@ OURS = "AsyncCounters.consume"
 OURS_WITH_KEY = "AsyncCounters.consume with a key"
 BARE_SCRIPT = "redis.asyncio, bare script"
 SAME_SCRIPT = "redis.asyncio, our consume script with a key"
+SAME_NO_KEY = "redis.asyncio, our consume script"
 
 COMPARED = (
     (OURS_WITH_KEY, SAME_SCRIPT),
     (OURS_WITH_KEY, BARE_SCRIPT),
+    (OURS, SAME_NO_KEY),
     (OURS, BARE_SCRIPT),
 )
 
@@ -63,6 +65,7 @@ BARS = (
         f"{OURS_WITH_KEY} over {SAME_SCRIPT}",
         at_least=5,
     ),
+    Bar("the same without a key", f"{OURS} over {SAME_NO_KEY}", at_least=5),
 )
 
 
@@ -128,7 +131,8 @@ class Tasks:
             OURS_WITH_KEY: (self._ask_with_key, MORE),
             OURS: (self._ask, MORE),
             BARE_SCRIPT: (self._ask_bare, 1),
-            SAME_SCRIPT: (self._ask_same, 1),
+            SAME_SCRIPT: (self._ask_same_with_key, 1),
+            SAME_NO_KEY: (self._ask_same, 1),
         }
 
     async def close(self) -> None:
@@ -144,11 +148,16 @@ class Tasks:
     async def _ask_bare(self) -> object:
         return await self._driver.evalsha(self._bare, 1, "bare", 1, FAR)
 
-    async def _ask_same(self) -> object:
-        subject_key = self._keys.subject(SUBJECT)
+    async def _ask_same_with_key(self) -> object:
         answer_key = self._keys.answer(SUBJECT, f"theirs-{next(self._ids)}")
-        words: list[Any] = [subject_key, self._keys.changed(SUBJECT), answer_key]
-        words += [SUBJECT, 1, REMEMBER_MS]
+        return await self._ask_script(answer_key, REMEMBER_MS)
+
+    async def _ask_same(self) -> object:
+        return await self._ask_script(self._keys.subject(SUBJECT), 0)
+
+    async def _ask_script(self, answer_key: str, remember_ms: int) -> object:
+        words: list[Any] = [self._keys.subject(SUBJECT), self._keys.changed(SUBJECT), answer_key]
+        words += [SUBJECT, 1, remember_ms]
         return await self._driver.evalsha(self._consume, 3, *words)
 
 
