@@ -50,6 +50,19 @@ class TestBatch:
         assert [o.value[:2] for o in outcomes] == ["du", "cr", "du", "cr", "di"]
         assert used(quota) == all_of(4)
 
+    @pytest.mark.parametrize(
+        "tail",
+        ['"quoted"', "back\\slash", 'both\\"', "{a,b}", "NULL", "ü", "a b", "'", "%s", "a\\"],
+    )
+    def test_an_odd_address_is_known_again_where_the_quota_is_spent(
+        self, target: ScrapingTarget, tail: str
+    ) -> None:
+        limit(target, 2)
+        offers = [NewOffer(f"http://a.example/{each}", "Odd") for each in (tail, f"{tail}x", "new")]
+        create_offers(target.pk, offers[:2], batch_id=uuid4())
+        outcomes = create_offers(target.pk, offers, batch_id=uuid4()).outcomes
+        assert outcomes == (Outcome.DUPLICATE, Outcome.DUPLICATE, Outcome.DISCARDED)
+
     def test_the_same_address_twice_in_a_batch_counts_once(
         self, target: ScrapingTarget, create: Create
     ) -> None:
