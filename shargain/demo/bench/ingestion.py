@@ -56,6 +56,7 @@ SCENARIOS = (
 )
 PEERS = {
     "ours": "exact",
+    "ours, no stocks": "exact_without_stocks",
     "ours, no quota active": "exact",
     "no quota": "plain",
     "bare INSERT": "bare",
@@ -64,8 +65,9 @@ PEERS = {
     "check, then insert": "check_then_insert",
 }
 WITHOUT_QUOTA = ("ours, no quota active", "no quota", "bare INSERT")
-QUICK = ("ours", "no quota", "guard row")
+QUICK = ("ours", "ours, no stocks", "no quota", "guard row")
 NOTES = (
+    "Ours: as it comes, with stocks of slots in each process; no stocks: each batch asks Redis for its own.",
     "No quota: the same validation and the same statement, with the same report of duplicates, in one call.",
     "Bare INSERT: of offers that nobody validated, with ON CONFLICT DO NOTHING; it tells nothing.",
     "Guard row: the same, with a conditional UPDATE of the quota's row at the end, where the lock is shortest.",

@@ -7,7 +7,8 @@ duplicates, logs, and tells who listens, as creation does; what differs is the q
 import json
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
+from copy import copy
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -15,9 +16,12 @@ from uuid import UUID
 import psycopg
 from django.db import connections
 
+from quota_redis.django.engine import engine_for
+from quota_redis.postgres import ExactQuota
 from shargain.demo import naive
 from shargain.logs import fields
-from shargain.offers.services import offer_creation
+from shargain.offers.models import OfferQuota
+from shargain.offers.services import offer_creation, quota
 from shargain.offers.services.offer_creation import BatchResult, NewOffer
 from shargain.offers.services.quota import Spent
 
@@ -52,6 +56,19 @@ class _Batch(offer_creation._Batch):  # noqa: SLF001  it is what is compared wit
 def exact(target_id: int, offers: Sequence[NewOffer], batch_id: UUID) -> object:
     """Creation as it is."""
     return offer_creation.create_offers(target_id, offers, batch_id=batch_id)
+
+
+def exact_without_stocks(target_id: int, offers: Sequence[NewOffer], batch_id: UUID) -> object:
+    """Creation as it is where each batch asks Redis for its slots."""
+    spend = partial(quota._spend, _exact_without_stocks())  # noqa: SLF001
+    return offer_creation._decided(offer_creation._Batch(target_id, batch_id, offers), spend)  # noqa: SLF001
+
+
+@cache
+def _exact_without_stocks() -> ExactQuota:
+    exact = copy(engine_for(OfferQuota).exact)
+    exact.slots = exact.counters
+    return exact
 
 
 def plain(target_id: int, offers: Sequence[NewOffer], batch_id: UUID) -> object:
