@@ -149,6 +149,12 @@ class Engine:
         """Merge ledger rows; returns how many went."""
         return compact(self.ledger, self.connection())
 
+    def flush(self) -> None:
+        """Give back what this process has in stock, and wait until Redis has taken everything it was sent."""
+        if isinstance(self.exact.slots, Stocks):
+            self.exact.slots.close()
+        self.counters.flush()
+
     def connection(self) -> PgConnection:
         """The psycopg connection that Django uses in this thread, outside any transaction.
 

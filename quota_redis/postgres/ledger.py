@@ -159,7 +159,7 @@ class Ledger:
 
     def taking(self, subject: str, quota_id: int, amount: int) -> Query[Ranges | None]:
         """What take asks."""
-        text = "SELECT quota_redis_take_v1(%s, %s, %s, %s)::text"
+        text = "SELECT quota_redis_take_v3(%s, %s, %s, %s)::text"
         return Query(text, (self.namespace, subject, quota_id, amount), _slots)
 
     def version_of(self, subject: str) -> Query[int]:

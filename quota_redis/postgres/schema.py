@@ -12,6 +12,8 @@ FUNCTIONS = (
     "quota_redis_record_v1",
     "quota_redis_record_v2",
     "quota_redis_take_v1",
+    "quota_redis_gap_v3",
+    "quota_redis_take_v3",
     "quota_redis_apply_limit_v1",
     "quota_redis_bump_v1",
     "quota_redis_definition_v1",
@@ -19,7 +21,7 @@ FUNCTIONS = (
 )
 
 
-VERSIONS = (1, 2)
+VERSIONS = (1, 2, 3)
 
 
 def schema_sql(*versions: int) -> str:

@@ -61,8 +61,11 @@ def _count_on_the_wire(options: argparse.Namespace) -> dict[str, Any]:
         os.environ["DATABASE_URL"], os.environ["REDIS_URL"] = postgres.url, redis.url
         set_up()
         from shargain.demo.round_trips import count_round_trips
+        from shargain.offers.services.quota import QuotaService
 
-        return count_round_trips(options.batch, postgres, redis)
+        counted = count_round_trips(options.batch, postgres, redis)
+        QuotaService().flush()
+        return counted
 
 
 def set_up() -> None:

@@ -30,5 +30,6 @@ def _on_audit(report: Any, seconds: float | None = None, **_: Any) -> None:
         is_complete=report.is_complete,
         seconds=seconds,
         drifts=list(report.drifts),
+        more=report.more,
         problems=report.problems,
     )

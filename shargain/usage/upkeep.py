@@ -35,13 +35,19 @@ def write_sync(*, is_complete: bool, seconds: float | None) -> None:
 
 
 def write_audit(
-    *, is_complete: bool, seconds: float | None, drifts: list[Any], problems: dict[str, str]
+    *,
+    is_complete: bool,
+    seconds: float | None,
+    drifts: list[Any],
+    problems: dict[str, str],
+    more: int = 0,
 ) -> None:
-    """Keep that an audit has ended now with these drifts (dataclasses), and among the findings if it has any."""
+    """Keep that an audit has ended now with these drifts (dataclasses) and so many more that it did not list, and
+    among the findings if it has any."""
     values = {
         "is_complete": is_complete,
         "seconds": seconds,
-        "drift_count": len(drifts),
+        "drift_count": len(drifts) + more,
         "drifts": [asdict(drift) for drift in drifts[:MAX_DRIFTS]],
         "problems": problems,
     }

@@ -55,8 +55,9 @@ def test_work_that_fails_leaves_neither(
     assert engine.counters.usage(quota.subject)[quota.pk].remaining == 5
 
 
+@pytest.mark.parametrize("by", ["end of a pool's process", "flush"])
 def test_with_stocks_the_limit_holds_and_the_rest_goes_back(
-    engine: Engine, new_quota: Callable[..., OfferQuota], settings: Any
+    engine: Engine, new_quota: Callable[..., OfferQuota], settings: Any, by: str
 ) -> None:
     settings.QUOTA_REDIS = {**settings.QUOTA_REDIS, "STOCK_SIZE": 50}
     quota = new_quota(300)
@@ -65,8 +66,11 @@ def test_with_stocks_the_limit_holds_and_the_rest_goes_back(
     used = [stocked.spend(quota.subject, 3, lambda allowed: allowed).used for _ in range(60)]
     assert used == [3] * 60
     assert stocked.counters.usage(quota.subject)[quota.pk].held > 0
-    _give_stocks_back()
-    stocked.counters.flush()
+    if by == "flush":
+        stocked.flush()
+    else:
+        _give_stocks_back()
+        stocked.counters.flush()
     usage = stocked.counters.usage(quota.subject)[quota.pk]
     assert (usage.used, usage.held) == (180, 0)
     assert sum(stocked.spend(quota.subject, 50, lambda n: n).used for _ in range(4)) == 120

@@ -4,6 +4,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
 
@@ -285,3 +286,25 @@ def test_a_conflict_of_two_transactions_is_seen_by_the_second(
         _, won = together(hold, follow)
         assert won is rolls_back
         bench.connection.execute("DELETE FROM quota_redis_ledger WHERE NOT void")
+
+
+@pytest.mark.parametrize("version", [1, 3])
+def test_direct_users_of_any_version_queue_and_take_what_the_one_before_left(
+    bench: Bench, crew: list[Bench], version: int
+) -> None:
+    quota = bench.define(100)
+    first, second = crew[:2]
+    query = f"SELECT quota_redis_take_v{version}('{NAMESPACE}', %s, %s, 3)::text"
+    with ThreadPoolExecutor(1) as pool:
+        with first.connection.transaction():
+            taken = first.ledger.take(first.connection, SUBJECT, quota, 3)
+            assert taken == ((98, 100),)
+            first.use(quota, taken)
+            waiting = pool.submit(second.value, query, (SUBJECT, quota))
+            for _ in range(1000):
+                if bench.value("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                    break
+                time.sleep(0.005)
+            else:
+                pytest.fail("nobody waits")
+        assert ranges.parse_multirange(waiting.result(timeout=30)) == ((95, 97),)

@@ -213,6 +213,40 @@ class TestTake:
         for _ in range(2):
             assert bench.ledger.take(bench.connection, SUBJECT, quota, 3) == ((8, 10),)
 
+    @settings(
+        max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
+    @given(
+        limit=st.one_of(st.none(), st.integers(1, 90)),
+        rows=st.lists(st.tuples(st.integers(1, 80), st.integers(1, 9)), max_size=20),
+        amount=st.integers(1, 12),
+    )
+    def test_any_version_takes_the_top_of_a_gap_that_is_large_enough_if_one_is(
+        self, bench: Bench, limit: int | None, rows: list[tuple[int, int]], amount: int
+    ) -> None:
+        bench.connection.execute("TRUNCATE item, team_quota, quota_redis_ledger")
+        quota = bench.define(limit)
+        for first, size in rows:
+            bench.try_to_use(quota, ((first, first + size - 1),))
+        free = bench.free(quota)
+        largest = max((ranges.size((gap,)) for gap in free), default=0)
+        for version in (1, 3):
+            taken = taken_by(bench, version, quota, amount)
+            assert ranges.size(taken) == min(amount, largest)
+            assert ranges.subtract(taken, free) == ()
+            assert all(high in (top for _, top in free) for _, high in taken)
+            assert len(taken) <= 1
+
+
+def taken_by(bench: Bench, version: int, quota: int, amount: int) -> ranges.Ranges:
+    """What a version of the function takes, with a mark; nothing and without one where the ledger is full."""
+    before = bench.marks()
+    text = bench.value(
+        f"SELECT quota_redis_take_v{version}('bench', %s, %s, %s)::text", (SUBJECT, quota, amount)
+    )
+    assert bench.marks() == before + (text is not None)
+    return ranges.parse_multirange(text or "{}")
+
 
 class TestLimit:
     def test_a_limit_is_a_void_tail(self, bench: Bench) -> None:

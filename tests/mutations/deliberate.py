@@ -4,6 +4,7 @@ from tests.mutations.mutant import Mistake, Mutant
 
 LEDGER_SQL = "quota_redis/postgres/sql/v1.sql"
 RECORD_SQL = "quota_redis/postgres/sql/v2.sql"
+TAKE_SQL = "quota_redis/postgres/sql/v3.sql"
 OFFERS_SQL = "shargain/offers/sql/create_offers_v2.sql"
 LUA = "scripts/lua/"
 PYTHON = "quota_redis/"
@@ -177,6 +178,50 @@ IN_RECORD = (
         "gaps between ranges are recorded",
         "the ledger equals what was created",
         (("       AND p_slots = int8multirange(range_merge(p_slots)) THEN", " THEN"),),
+    ),
+)
+
+IN_TAKE = (
+    Mistake(
+        TAKE_SQL,
+        "slots taken past Redis leave no mark",
+        "counts reach the used column",
+        (
+            (
+                "    INSERT INTO quota_redis_mark (namespace, subject) VALUES (p_namespace, p_subject);\n",
+                "",
+            ),
+        ),
+    ),
+    Mistake(
+        TAKE_SQL,
+        "a row within the gap is overlooked",
+        "the direct road comes to an end",
+        (("slots && int8range(v_end - p_amount, v_end)", "slots @> v_end - 1"),),
+    ),
+    Mistake(
+        TAKE_SQL,
+        "a stride back stops where it landed",
+        "slots are taken from the top of a gap",
+        (("IF v_free + 1 = v_taken THEN", "IF v_free < v_taken THEN"),),
+    ),
+    Mistake(
+        TAKE_SQL,
+        "more is taken than the largest gap has",
+        "the limit",
+        (("greatest(lower(gap), upper(gap) - p_amount)", "upper(gap) - p_amount"),),
+    ),
+    Mistake(
+        TAKE_SQL,
+        "a gap beneath strides that missed it is not looked for",
+        "an offer is discarded only where none is free",
+        (("        ORDER BY upper(gap) - lower(gap) DESC LIMIT 1", "        LIMIT 0"),),
+    ),
+    Mistake(
+        TAKE_SQL,
+        "a direct user does not look again after it waited",
+        "direct users do not take one another's slots",
+        (("FOR v_look IN 1..2 LOOP", "FOR v_look IN 1..1 LOOP"),),
     ),
 )
 
@@ -568,4 +613,4 @@ IN_PYTHON = (
     ),
 )
 
-MISTAKES = IN_LEDGER + IN_RECORD + IN_OFFERS + IN_SCRIPTS + IN_PYTHON
+MISTAKES = IN_LEDGER + IN_RECORD + IN_TAKE + IN_OFFERS + IN_SCRIPTS + IN_PYTHON

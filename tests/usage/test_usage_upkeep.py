@@ -35,10 +35,11 @@ class Report:
     is_complete: bool = True
     was_running: bool = False
     absorbed: int = 0
+    more: int = 0
 
 
-def end_audit(drifts: int = 0, **problems: str) -> None:
-    report = Report(tuple(map(Drift, range(drifts))), problems)
+def end_audit(drifts: int = 0, *, more: int = 0, **problems: str) -> None:
+    report = Report(tuple(map(Drift, range(drifts))), problems, more=more)
     # Metrics may be listening as well, where another test has connected them.
     outcomes = audit_ended.send_robust(OfferQuota, report=report, seconds=1.5)
     assert outcomes
@@ -95,6 +96,13 @@ def test_a_sync_that_found_another_at_work_was_none() -> None:
     assert last_upkeep() == {}
     sync_ended.send(OfferQuota, report=Report(is_complete=False), seconds=0.1)
     assert not last_upkeep()["sync"].is_complete
+
+
+@pytest.mark.django_db
+def test_differences_that_an_audit_did_not_list_are_counted() -> None:
+    end_audit(drifts=3, more=40_000)
+    for run in (last_upkeep()["audit"], *audit_findings()):
+        assert (len(run.drifts), run.drift_count) == (3, 40_003)
 
 
 @pytest.mark.django_db

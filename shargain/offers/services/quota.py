@@ -328,8 +328,8 @@ class QuotaService:
             return _engine().compact()
 
     def flush(self) -> None:
-        """Wait until Redis has taken everything that was sent to it unanswered."""
-        _engine().counters.flush()
+        """Give back what this process has in stock, and wait until Redis has taken everything it was sent."""
+        _engine().flush()
 
     def is_redis_up(self) -> bool:
         """Whether the quota Redis answers. Without it creation goes on, slower and as exact."""

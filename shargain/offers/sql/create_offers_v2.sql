@@ -26,7 +26,7 @@ BEGIN
             RAISE EXCEPTION 'quota % does not rule', coalesce(p_quota::text, 'none') USING ERRCODE = 'QS001';
         END IF;
     ELSIF quota_id IS NOT NULL THEN
-        v_slots := quota_redis_take_v1(
+        v_slots := quota_redis_take_v3(
             '{namespace}', '{prefix}' || p_target, quota_id, jsonb_array_length(p_offers));
         IF v_slots IS NULL AND quota_id IS DISTINCT FROM (
             SELECT a.quota_id FROM offers_offerquota_active_v1(p_target) AS a
