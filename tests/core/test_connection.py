@@ -268,6 +268,15 @@ def test_many_settlements_without_waiting(counters: Counters, define: DefineQuot
     assert counters.usage(subject)[1] == Usage(1, 1000, used=many, held=0)
 
 
+def test_what_is_posted_is_not_waited_for(counters: Counters, define: DefineQuota) -> None:
+    subject = define(10)
+    holds = [counters.reserve(subject, 1) for _ in range(5)]
+    for hold in holds:
+        assert isinstance(hold, Reservation)
+        counters.settle(hold, 1, wait=False)
+    assert sum(len(wire.unread) for wire in idle_wires(counters)) == 5
+
+
 def test_a_posted_call_that_the_server_refuses_leaves_the_others_alone(
     counters: Counters, define: DefineQuota
 ) -> None:

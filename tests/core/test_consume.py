@@ -185,6 +185,8 @@ def test_amounts_are_bounded(counters: Counters, define: DefineQuota, amount: ob
         ([0, 0], "amount"),
         ([10**12 + 1, 0], "amount"),
         (["", 0], "amount"),
+        ([1, "x"], "remember_ms"),
+        ([1, "1.5"], "remember_ms"),
         ([1, -1], "remember_ms"),
         ([1, 604_800_001], "remember_ms"),
     ],
