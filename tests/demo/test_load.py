@@ -50,7 +50,10 @@ def test_the_naive_form_is_right_as_long_as_it_is_alone(home: Path) -> None:
     assert (report["offers"], report["over_admitted"], report["count_drift"]) == (50, 0, 0)
 
 
-def test_a_batch_is_one_round_trip_to_each_server(home: Path) -> None:
+def test_a_batch_is_one_round_trip_to_each_server(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUOTA_STOCK_SIZE", "0")
     report = measure(home, "--count-round-trips")
     assert list(report) == ["all new", "all known", "all refused"]
     for case, turns in report.items():
@@ -60,6 +63,12 @@ def test_a_batch_is_one_round_trip_to_each_server(home: Path) -> None:
         lowest, highest = (0.0, 1.0) if case == "all refused" else (1.0, 2.0)
         assert all(lowest < each <= highest for each in turns["Redis"])
         assert len(turns["Redis"]) <= 1
+
+
+def test_with_stocks_most_batches_do_not_ask_redis(home: Path) -> None:
+    for turns in measure(home, "--count-round-trips").values():
+        assert turns["PostgreSQL"] == [1.0]
+        assert sum(turns["Redis"]) < 0.5
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 1.0])
