@@ -60,6 +60,9 @@ while wanted > 0 and lo ~= '' and count < MAX_RANGES do
   end
 end
 
+-- Where somebody else wrote the hash it may have no range for what it says is free: the answer shows that.
+ranges = ranges or ''
+
 local expires = math.floor(now / 1000) + lease_ms
 earliest = holds == 0 and expires or math.min(earliest, expires)
 holds = holds + 1

@@ -7,6 +7,7 @@ import redis
 
 from quota_redis import Counters, Granted, Quota, Reservation, Usage
 from quota_redis.calls import microseconds
+from quota_redis.errors import Garbled
 from quota_redis.ranges import SLOT_END
 
 START, END = datetime(2020, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
@@ -76,3 +77,13 @@ def test_long_and_short_say_the_same(
     assert counters.usage("team:7") == {1: Usage(1, 10, 5, 0)}
     assert isinstance(counters.consume("team:7", 5), Granted)
     assert not isinstance(counters.consume("team:7"), Granted)
+
+
+def test_free_slots_without_a_range_are_garbled_and_no_outage(
+    counters: Counters, client: "redis.Redis"
+) -> None:
+    counters.define("team:7", Quota(id=1, limit=10, start=START))
+    client.hset(counters.keys.subject("team:7"), "q1", "10:0:0:0:")
+    for _ in range(5):
+        with pytest.raises(Garbled):
+            counters.reserve("team:7", 2)

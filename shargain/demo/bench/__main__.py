@@ -94,7 +94,7 @@ def parse(arguments: Sequence[str] | None, cases: Mapping[str, Case]) -> argpars
     )
     parser.add_argument(
         "mode", nargs="?", default="quick", choices=("quick", "full"),
-        help="quick takes about two minutes (the default), full a quarter of an hour",
+        help="quick takes about two minutes (the default), full half an hour",
     )  # fmt: skip
     parser.add_argument("--only", nargs="+", choices=list(cases), metavar="CASE", help="see --list")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found there, too")
