@@ -4,7 +4,7 @@ Times are seconds of a clock that never goes back.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from quota_redis import ranges
@@ -58,24 +58,31 @@ class Stock:
     def lend(self, amount: int, hold_id: str) -> Reservation:
         """The lowest slots as a reservation of their own; fewer where they are in too many ranges."""
         slots, rest = ranges.split(self._unused(), amount)
-        self._free = ranges.union(rest, slots[MAX_RANGES:])
-        self.left = ranges.size(self._free)
-        slots = slots[:MAX_RANGES]
-        lent = replace(self.reservation, hold_id=hold_id, ranges=slots, amount=ranges.size(slots))
-        self.lent[hold_id] = lent
+        if len(slots) > MAX_RANGES:
+            slots, rest = slots[:MAX_RANGES], ranges.union(rest, slots[MAX_RANGES:])
+        self._free = rest
+        amount = ranges.size(slots)
+        self.left -= amount
+        own = self.reservation
+        lent = self.lent[hold_id] = Reservation(
+            own.subject, hold_id, slots, amount, own.usage, own.version, own.changes_in_ms
+        )
         return lent
 
     def put_back(self, hold_id: str, used: int) -> None:
-        _, rest = ranges.split(self.lent.pop(hold_id).ranges, used)
-        self._free = ranges.union(self._unused(), rest)
-        self.left = ranges.size(self._free)
+        lent = self.lent.pop(hold_id)
+        if used < lent.amount:
+            _, rest = ranges.split(lent.ranges, used)
+            self._free = ranges.union(self._unused(), rest)
+            self.left = ranges.size(self._free)
 
     def rest(self) -> Back:
         """What goes back when all is over."""
         return Back(self.reservation.subject, self.reservation.hold_id, self._unused())
 
     def _unused(self) -> Ranges:
-        return ranges.split(self._free, ranges.size(self._free) - self.left)[1]
+        used = ranges.size(self._free) - self.left
+        return ranges.split(self._free, used)[1] if used else self._free
 
 
 @dataclass(slots=True)

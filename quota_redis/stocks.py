@@ -119,29 +119,28 @@ class _Flow:
         self._saw(subject, asked)
         return asked
 
-    async def _reserve(self, subject: str, amount: int, hold_id: str | None) -> Reserved:
+    def _lend(self, subject: str, amount: int, hold_id: str) -> Reservation | None:
         check_integer("amount", amount, 1, MAX_RESERVE)
-        own = new_hold_id() if hold_id is None else hold_id
-        check_text("hold id", own)
+        check_text("hold id", hold_id)
+        with self._lock:
+            return self._book.lend(subject, amount, hold_id, time.monotonic())
+
+    async def _reserve(self, subject: str, amount: int, hold_id: str) -> Reserved:
         answer = await self._fetch(
             subject,
             amount,
-            take=lambda now: self._book.lend(subject, amount, own, now),
-            serve=lambda stock: self._book.lend_from(stock, min(amount, stock.left), own),
+            take=lambda now: self._book.lend(subject, amount, hold_id, now),
+            serve=lambda stock: self._book.lend_from(stock, min(amount, stock.left), hold_id),
         )
         if answer is None:
-            answer = await self._make(self.counters.reserve, subject, amount, hold_id=own)
+            answer = await self._make(self.counters.reserve, subject, amount, hold_id=hold_id)
             self._saw(subject, answer)
         return answer
 
-    async def _settle(self, reservation: Reservation, used: int, *, wait: bool) -> None:
+    def _put_back(self, reservation: Reservation, used: int) -> tuple[bool, Back | None]:
         check_integer("used", used, 0, reservation.amount)
         with self._lock:
-            is_ours, back = self._book.put_back(reservation.hold_id, used, time.monotonic())
-        if is_ours:
-            await self._give_back(back)
-        else:
-            await self._make(self.counters.settle, reservation, used, wait=wait)
+            return self._book.put_back(reservation.hold_id, used, time.monotonic())
 
     async def _release(self, subject: str, hold_id: str, *, wait: bool) -> None:
         with self._lock:
@@ -282,11 +281,17 @@ class Stocks(_Flow):
 
     def reserve(self, subject: str, amount: int, *, hold_id: str | None = None) -> Reserved:
         """As Counters.reserve; what comes from stock ends with the stock's lease."""
-        return self._run(self._reserve(subject, amount, hold_id))
+        own = new_hold_id() if hold_id is None else hold_id
+        lent = self._lend(subject, amount, own)
+        return lent if lent is not None else self._run(self._reserve(subject, amount, own))
 
     def settle(self, reservation: Reservation, used: int, *, wait: bool = True) -> None:
         """As Counters.settle; where it came from stock, the rest goes back there."""
-        self._run(self._settle(reservation, used, wait=wait))
+        is_ours, back = self._put_back(reservation, used)
+        if not is_ours:
+            self.counters.settle(reservation, used, wait=wait)
+        elif back is not None:
+            self._run(self._give_back(back))
 
     def release(self, subject: str, hold_id: str, *, wait: bool = True) -> None:
         """As Counters.release; where it came from stock, that stock ends: it may be no good."""
@@ -350,11 +355,17 @@ class AsyncStocks(_Flow):
 
     async def reserve(self, subject: str, amount: int, *, hold_id: str | None = None) -> Reserved:
         """As Stocks.reserve."""
-        return await self._run(self._reserve(subject, amount, hold_id))
+        own = new_hold_id() if hold_id is None else hold_id
+        lent = self._lend(subject, amount, own)
+        return lent if lent is not None else await self._run(self._reserve(subject, amount, own))
 
     async def settle(self, reservation: Reservation, used: int, *, wait: bool = True) -> None:
         """As Stocks.settle."""
-        await self._run(self._settle(reservation, used, wait=wait))
+        is_ours, back = self._put_back(reservation, used)
+        if not is_ours:
+            await self.counters.settle(reservation, used, wait=wait)
+        elif back is not None:
+            await self._run(self._give_back(back))
 
     async def release(self, subject: str, hold_id: str, *, wait: bool = True) -> None:
         """As Stocks.release."""

@@ -160,24 +160,29 @@ class Engine:
 
         Raises InsideTransaction in an atomic block, Unavailable where PostgreSQL cannot be reached.
         """
-        if connections[self.database].in_atomic_block:
+        wrapper = connections[self.database]
+        if wrapper.in_atomic_block:
             raise InsideTransaction(
                 "called inside transaction.atomic(), whose locks and whose clock would hold up everybody "
                 "else: call it outside, it commits by itself."
             )
-        return self.reading()
+        return _opened(wrapper)
 
     def reading(self) -> PgConnection:
         """The same connection for what only reads, in an atomic block too. Raises Unavailable."""
-        wrapper: Any = connections[self.database]
-        try:
-            is_lost = wrapper.connection is not None and wrapper.connection.closed
-            if is_lost and not wrapper.in_atomic_block:
-                wrapper.close()
-            wrapper.ensure_connection()
-        except (OperationalError, InterfaceError) as error:
-            raise Unavailable(f"PostgreSQL cannot be reached: {error}".strip()) from error
-        return wrapper.connection  # type: ignore[no-any-return]
+        return _opened(connections[self.database])
+
+
+def _opened(wrapper: Any) -> PgConnection:
+    """The connection that Django's wrapper has, or a new one where it has none or has lost it."""
+    try:
+        is_lost = wrapper.connection is not None and wrapper.connection.closed
+        if is_lost and not wrapper.in_atomic_block:
+            wrapper.close()
+        wrapper.ensure_connection()
+    except (OperationalError, InterfaceError) as error:
+        raise Unavailable(f"PostgreSQL cannot be reached: {error}".strip()) from error
+    return wrapper.connection  # type: ignore[no-any-return]
 
 
 @cache

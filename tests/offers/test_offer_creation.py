@@ -50,6 +50,18 @@ class TestBatch:
         assert [o.value[:2] for o in outcomes] == ["du", "cr", "du", "cr", "di"]
         assert used(quota) == all_of(4)
 
+    def test_prepared_statements_create_the_same(
+        self, target: ScrapingTarget, create: Create, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        quota = limit(target, 8)
+        monkeypatch.setattr(connection.connection, "prepare_threshold", 1)
+        created = [create(each, each + 1, 1).created for each in range(10)]
+        assert created == [2, 1, 1, 1, 1, 1, 1, 0, 0, 0]
+        assert used(quota) == all_of(8)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT statement FROM pg_prepared_statements")
+            assert any("shargain_create_offers" in text for (text,) in cursor.fetchall())
+
     @pytest.mark.parametrize(
         "tail",
         ['"quoted"', "back\\slash", 'both\\"', "{a,b}", "NULL", "ü", "a b", "'", "%s", "a\\"],

@@ -276,3 +276,19 @@ def test_a_reservation_has_at_most_eight_ranges_and_the_others_stay_in_stock() -
     rest = book.lend(SUBJECT, 5, "rest", 0.0)
     assert rest is not None
     assert rest.ranges == ((17, 17), (19, 19), (21, 23))
+
+
+def test_a_stock_of_several_ranges_is_lent_to_the_last_slot() -> None:
+    book = new_book()
+    given = Reservation(SUBJECT, "hold", ((1, 5), (11, 15), (21, 21)), 11, usage(None), 1)
+    book.open(given, 0.0, 0.0)
+    lent = [book.lend(SUBJECT, amount, f"lent-{amount}", 0.0) for amount in (2, 3, 6)]
+    assert [each and each.ranges for each in lent] == [
+        ((1, 2),),
+        ((3, 5),),
+        ((11, 15), (21, 21)),
+    ]
+    assert book.put_back("lent-3", 1, 0.0) == (True, None)
+    assert book.plan(SUBJECT, 1, 0.0)[1] is None
+    assert book.put_back("lent-2", 2, 0.0) == (True, None)
+    assert book.put_back("lent-6", 6, 0.0) == (True, Back(SUBJECT, "hold", ((4, 5),)))
