@@ -15,6 +15,7 @@ from quota_redis import ranges, scripts
 from quota_redis.connection import text
 from quota_redis.errors import Garbled, InvalidArgument, KeyReused, StateLost
 from quota_redis.keys import Keys, check_text, encode_text
+from quota_redis.recent import Recent
 from quota_redis.scripts import Call, Reply, Script, Value, bulk
 from quota_redis.types import (
     MAX_LIMIT,
@@ -39,8 +40,6 @@ Reserved: TypeAlias = Reservation | Denied | NoQuota
 _QUOTA_END = 2**63
 MAX_SKEW = timedelta(hours=1)
 MAX_REMEMBER_FULL = timedelta(seconds=1)
-MAX_FULL = 10_000
-"""Subjects that are remembered as full."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -75,8 +74,9 @@ class Calls:
         _check_span("boundary_skew", boundary_skew, MAX_SKEW)
         _check_span("remember_full", remember_full, MAX_REMEMBER_FULL)
         self._skew = boundary_skew // timedelta(microseconds=1)
-        self._remember_full = remember_full.total_seconds()
-        self._full: dict[str, tuple[float, Denied]] = {}
+        span = remember_full.total_seconds()
+        self._full: Recent[Denied] = Recent(span)
+        self._without_quota: Recent[NoQuota] = Recent(span)
 
     def define(self, subject: str, quotas: Sequence[Quota]) -> Call[int]:
         if len(quotas) > MAX_QUOTAS:
@@ -146,17 +146,21 @@ class Calls:
 
         Nothing comes free under FULL but by an edit or a repair: whoever has a ledger compares the version.
         """
-        known = self._full.get(subject)
-        if known is None:
-            return None
-        if time.monotonic() < known[0]:
-            return known[1]
-        self._full.pop(subject, None)
-        return None
+        return self._full.recall(subject)
+
+    def note_without_quota(self, subject: str, answer: NoQuota, *, at: float) -> None:
+        """Remember that Redis knew of no active quota at a moment of time.monotonic()."""
+        self._without_quota.note(subject, answer, at=at, true_for=self._true_for(answer))
+
+    def recall_without_quota(self, subject: str) -> NoQuota | None:
+        """What was noted a moment ago: for who asks PostgreSQL in every transaction whether it is still so, and
+        forgets it where it is not. Nobody else would hear of a quota that was created meanwhile."""
+        return self._without_quota.recall(subject)
 
     def forget(self, subject: str) -> None:
-        """Remember no FULL of a subject any longer."""
-        self._full.pop(subject, None)
+        """Remember nothing of a subject any longer."""
+        self._full.forget(subject)
+        self._without_quota.forget(subject)
 
     def usage_of(self, snapshot: Snapshot) -> dict[int, Usage]:
         """The numbers of all quotas of a snapshot. Raises StateLost."""
@@ -223,14 +227,16 @@ class Calls:
 
     def _denied(self, subject: str, word: str, usage: Usage, version: int, changes: str) -> Denied:
         denied = Denied(Reason(word.lower()), usage, version, _milliseconds(changes))
-        if denied.reason is Reason.FULL and usage.remaining == 0 and self._remember_full:
-            span = self._remember_full
-            if denied.changes_in_ms is not None:
-                span = min(span, (denied.changes_in_ms - self._skew / 1000) / 1000)
-            if len(self._full) >= MAX_FULL:
-                self._full.clear()
-            self._full[subject] = (time.monotonic() + span, denied)
+        if denied.reason is Reason.FULL and usage.remaining == 0:
+            now = time.monotonic()
+            self._full.note(subject, denied, at=now, true_for=self._true_for(denied))
         return denied
+
+    def _true_for(self, answer: Denied | NoQuota) -> float | None:
+        """Seconds until another quota may rule by some clock; None = not known to come."""
+        if answer.changes_in_ms is None:
+            return None
+        return (answer.changes_in_ms - self._skew / 1000) / 1000
 
     def _lost(self, subject: str) -> StateLost:
         return StateLost(

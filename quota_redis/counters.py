@@ -30,7 +30,8 @@ class Counters:
     lease: how long a reservation may stay unsettled. boundary_skew: how far apart the clocks of Redis and
     of the ledger's PostgreSQL may be; zero where there is no ledger. remember_full: for how long, at most a
     second, a quota that is used up is refused without asking again; so long may a limit that another process
-    has raised go unseen. Zero asks every time.
+    has raised go unseen. With a ledger nothing does, and so long is remembered too that no quota was active.
+    Zero asks every time.
     """
 
     def __init__(

@@ -115,7 +115,7 @@ QUOTA_REDIS: dict[str, Any] = {
     "ALIAS": "quotas",
     "NAMESPACE": "shargain",
     "BROKER_URL": CELERY_BROKER_URL,
-    "STOCK_SIZE": env.int("QUOTA_STOCK_SIZE", 200),
+    "STOCK_SIZE": env.int("QUOTA_STOCK_SIZE", 1000),
 }
 
 UNFOLD = {

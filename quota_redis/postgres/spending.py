@@ -233,13 +233,14 @@ class Spending:
             await self._slots.release(self._subject, self._conflicting_hold, wait=False)
 
     async def _ask(self) -> Reservation | Denied | NoQuota | _Next:
-        if denied := self._calls.recall(self._subject):
-            return denied
+        known = self._calls.recall(self._subject) or self._calls.recall_without_quota(self._subject)
+        if known is not None:
+            return known
         hold_id = new_hold_id()
         amount = min(self.work.left, MAX_RESERVE)
-        began = time.perf_counter()
+        began = time.monotonic()
         try:
-            return await self._slots.reserve(self._subject, amount, hold_id=hold_id)
+            answer = await self._slots.reserve(self._subject, amount, hold_id=hold_id)
         except StateLost:
             return await self._absorb_once(DirectReason.STATE_LOST)
         except Unavailable as error:
@@ -250,7 +251,10 @@ class Spending:
             self._must_absorb = True
             return self._direct_for(DirectReason.UNAVAILABLE)
         finally:
-            self.course.reserve_seconds += time.perf_counter() - began
+            self.course.reserve_seconds += time.monotonic() - began
+        if isinstance(answer, NoQuota):
+            self._calls.note_without_quota(self._subject, answer, at=began)
+        return answer
 
     async def _denied(self, answer: Denied) -> _Next:
         if answer.reason is Reason.BOUNDARY:
@@ -298,6 +302,7 @@ class Spending:
             self._conflicting_hold = getattr(answer, "hold_id", None)
             return self._disagreed(DirectReason.CONFLICT)
         except QuotaMoved:
+            self._calls.forget(self._subject)
             await self._give_back(answer)
             return self._disagreed(DirectReason.MOVED)
         except BaseException:

@@ -524,3 +524,40 @@ class TestRememberedFull:
         spent.before.clear()
         bench.define(5, start=START + timedelta(days=1))
         assert bench.spend(2).used == 2
+
+
+class TestRememberedWithoutQuota:
+    """Where no quota was active a moment ago Redis is not asked: PostgreSQL says in each transaction if one is."""
+
+    @pytest.fixture
+    def unlimited(self, bench: Bench) -> Interposed:
+        bench.counters = Counters(
+            bench.counters.connection.client,
+            namespace=bench.counters.keys.namespace,
+            remember_full=timedelta(seconds=1),
+        )
+        absorb(bench.counters, bench.ledger, bench.connection, [SUBJECT])
+        redis = bench.interpose()
+        assert bench.spend(2).used == 2
+        redis.before["reserve"] = [lambda: pytest.fail("Redis was asked")]
+        assert bench.spend(3).used == 3
+        redis.before.clear()
+        return redis
+
+    def test_a_quota_that_is_created_holds_at_once(
+        self, bench: Bench, unlimited: Interposed
+    ) -> None:
+        quota = bench.define(4)
+        assert bench.spend(6).used == bench.used(quota) == 4
+        assert bench.items() == 9
+
+    def test_it_is_forgotten_where_postgresql_says_otherwise(
+        self, bench: Bench, unlimited: Interposed, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("quota_redis.postgres.exact.absorb_soon", lambda *_: False)
+        bench.define(4)
+        assert bench.spend(1).used == 1
+        asked: list[bool] = []
+        unlimited.before["reserve"] = [lambda: asked.append(True)]
+        assert bench.spend(9).used == 3
+        assert asked

@@ -535,6 +535,15 @@ IN_PYTHON = (
     ),
     python(
         "postgres/spending",
+        "that no quota was active is remembered after PostgreSQL says otherwise",
+        "what is remembered is forgotten where it is not so",
+        (
+            "        except QuotaMoved:\n            self._calls.forget(self._subject)\n",
+            "        except QuotaMoved:\n",
+        ),
+    ),
+    python(
+        "postgres/spending",
         "the owner's wish to refuse is ignored",
         "REFUSE_WITHOUT_REDIS",
         ("            if self._refuses:\n", "            if False:\n"),
@@ -561,7 +570,7 @@ IN_PYTHON = (
         "calls",
         "a FULL is remembered beyond the end of its period",
         "another quota rules from its start on",
-        ("if denied.changes_in_ms is not None:", "if False:"),
+        ("if answer.changes_in_ms is None:", "if True:"),
     ),
     python(
         "connection",
