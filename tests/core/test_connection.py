@@ -119,6 +119,26 @@ def test_a_silent_server_is_waited_for_no_longer_than_the_timeout() -> None:
             counters.consume("team:7")
 
 
+def test_a_slow_server_is_waited_for() -> None:
+    """So long that a timeout of milliseconds would have ended before."""
+    with socket.create_server(("127.0.0.1", 0)) as slow:
+
+        def answer() -> None:
+            asking, _ = slow.accept()
+            with asking:
+                while b"EVALSHA" not in asking.recv(65_536):
+                    asking.sendall(b"+OK\r\n")
+                time.sleep(0.1)
+                asking.sendall(b"+GRANTED:1:9:3:0\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        url = f"redis://127.0.0.1:{slow.getsockname()[1]}/0?protocol=2&lib_name="
+        counters = Counters.from_url(url, namespace="slow", timeout=10)
+        assert counters.consume("team:7") == Granted(Usage(1, 9, used=3, held=0))
+        thread.join()
+
+
 def test_the_pool_gets_its_connections_back(redis_url: str) -> None:
     client = redis.Redis.from_url(redis_url, max_connections=2)
     counters = Counters(client, namespace=f"pool-{os.getpid()}")
@@ -481,6 +501,22 @@ class CountingClient:
     def evalsha(self, *_: object) -> None:
         self.calls += 1
         raise redis.ConnectionError("gone")
+
+
+class RefusingClient:
+    """A client whose server refuses every call."""
+
+    connection_pool = None
+
+    def evalsha(self, *_: object) -> None:
+        raise redis.ResponseError("no permission")
+
+
+def test_each_of_many_says_what_the_driver_met() -> None:
+    connection = Connection(RefusingClient())  # type: ignore[arg-type]
+    outcomes = connection.run_many("snapshot", [(["a"], []), (["b"], [])])
+    assert [type(outcome) for outcome in outcomes] == [Unavailable] * 2
+    assert all("no permission" in str(outcome) for outcome in outcomes)
 
 
 def test_threads_share_counters(counters: Counters, define: DefineQuota) -> None:

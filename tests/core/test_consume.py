@@ -172,11 +172,17 @@ class TestKey:
             counters.consume(define(10), key="job", remember=remember)
 
 
+@pytest.mark.parametrize("key", [None, "job"])
 @pytest.mark.parametrize("amount", [0, -3, MAX_LIMIT + 1, 2.0, True, "1"])
-def test_amounts_are_bounded(counters: Counters, define: DefineQuota, amount: object) -> None:
+def test_amounts_are_bounded(
+    counters: Counters, define: DefineQuota, amount: object, key: str | None
+) -> None:
     subject = define(10)
+    # Equal to some of the wrong ones, and known by now.
+    for good in (1, 2):
+        counters.consume(subject, good, key=key and f"{key}-{good}")
     with pytest.raises(InvalidArgument, match="amount is "):
-        counters.consume(subject, amount)  # type: ignore[arg-type]
+        counters.consume(subject, amount, key=key)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
