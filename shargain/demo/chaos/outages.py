@@ -215,7 +215,7 @@ class Outages:
             lost_at = time.monotonic()
             audit = QuotaService().audit()
             report["seconds_until_audited"] = round(time.monotonic() - lost_at, 1)
-            report["brought_back_by_the_audit"] = len(audit.drifts)
+            report["brought_back_by_the_audit"] = len(audit.drifts) + audit.more
             watch.join()
             report["load"] = self._summary(results())
         time.sleep(1.0)
