@@ -27,7 +27,11 @@ class ScrapingTarget(models.Model):
 class Offer(models.Model):
     """One classified ad, known by its address within its target."""
 
-    target = models.ForeignKey(ScrapingTarget, on_delete=models.PROTECT, related_name="offers")
+    # The unique index on target and url serves the target too. Where it had one of its own, PostgreSQL looked
+    # addresses up by that, and read all offers of the target for each, until ANALYZE had seen the table.
+    target = models.ForeignKey(
+        ScrapingTarget, on_delete=models.PROTECT, related_name="offers", db_index=False
+    )
     url = models.CharField(max_length=MAX_URL_BYTES)
     title = models.CharField(max_length=500)
     price = models.DecimalField(max_digits=12, decimal_places=2, null=True, blank=True)
