@@ -24,6 +24,7 @@ from shargain.demo.folders import ServerError, locked
 from shargain.demo.servers import Postgres, Server, Valkey
 from shargain.demo.supervisor import ProcessError
 from shargain.demo.wire import proxied
+from shargain.stopping import uninterrupted
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 INTERRUPTED = 130
@@ -70,10 +71,11 @@ def _count_on_the_wire(options: argparse.Namespace) -> dict[str, Any]:
 
 def set_up() -> None:
     """Prepare Django, and the database that the environment names."""
-    import django
+    with uninterrupted():
+        import django
 
-    django.setup()
-    from django.core.management import call_command
+        django.setup()
+        from django.core.management import call_command
 
     call_command("migrate", verbosity=0, interactive=False)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from shargain.demo.folders import ServerError, locked, write_private
 from shargain.demo.servers import Postgres, Server, Valkey
 from shargain.demo.supervisor import ProcessError
-from shargain.stopping import PatientStop
+from shargain.stopping import PatientStop, uninterrupted
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MAX_SECONDS = 7 * 24 * 3600
@@ -43,10 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _servers(options) as servers:
             _say("Loading ...")
-            import django
+            with uninterrupted():
+                import django
 
-            django.setup()
-            from shargain.demo.session import Session
+                django.setup()
+                from shargain.demo.session import Session
 
             return 0 if Session(options.state, servers, stop).run(options.seconds) else 1
     except (ServerError, ProcessError) as error:

@@ -207,7 +207,7 @@ class TestRememberedFull:
             remember_full=timedelta(seconds=span),
         )
 
-    def test_it_is_not_asked_again(self, redis_url: str) -> None:
+    def test_it_is_not_asked_again(self, redis_url: str, memory_without_age: None) -> None:
         counters = self.counters(redis_url, 1)
         counters.define("team:7", Quota(id=1, limit=0, start=START))
         assert isinstance(counters.consume("team:7"), Denied)

@@ -201,6 +201,30 @@ def test_a_span_that_makes_no_run_is_refused(
     assert "give seconds from 1 to" in capsys.readouterr().err
 
 
+IMPORTING = """
+import os, signal
+from shargain.stopping import PatientStop, uninterrupted
+class Attribute:
+    def __set_name__(self, owner, name):
+        os.kill(os.getpid(), signal.SIGINT)
+PatientStop().listen()
+try:
+    with uninterrupted():
+        class Owner:
+            attribute = Attribute()
+        print("imported")
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_an_import_is_interrupted_at_its_end() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTING], cwd=ROOT, capture_output=True, text=True, timeout=30
+    )
+    assert (done.stdout, done.returncode) == ("imported\ninterrupted\n", 0), done.stderr
+
+
 PATIENT = """
 import sys, time
 from shargain.stopping import PatientStop

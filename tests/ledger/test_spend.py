@@ -493,7 +493,9 @@ class TestRememberedFull:
     """A quota that is used up is refused without asking Redis, as long as PostgreSQL has the same version."""
 
     @pytest.fixture
-    def spent(self, bench: Bench, absorbed: Callable[..., int]) -> Interposed:
+    def spent(
+        self, bench: Bench, absorbed: Callable[..., int], memory_without_age: None
+    ) -> Interposed:
         self.quota = absorbed(2)
         bench.spend(2)
         bench.counters = Counters(
@@ -530,7 +532,7 @@ class TestRememberedWithoutQuota:
     """Where no quota was active a moment ago Redis is not asked: PostgreSQL says in each transaction if one is."""
 
     @pytest.fixture
-    def unlimited(self, bench: Bench) -> Interposed:
+    def unlimited(self, bench: Bench, memory_without_age: None) -> Interposed:
         bench.counters = Counters(
             bench.counters.connection.client,
             namespace=bench.counters.keys.namespace,

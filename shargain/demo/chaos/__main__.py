@@ -21,7 +21,7 @@ from shargain.demo.chaos.report import as_text, keep
 from shargain.demo.chaos.world import ROOT, Servers
 from shargain.demo.folders import ServerError
 from shargain.demo.supervisor import ProcessError
-from shargain.stopping import PatientStop
+from shargain.stopping import PatientStop, uninterrupted
 
 MAX_SECONDS = 24 * 3600
 MAX_SUBJECTS = 1_000_000
@@ -54,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(folder: Path, options: argparse.Namespace, stop: PatientStop) -> dict[str, Any]:
     with Servers(folder) as servers:
         _set_up(servers)
-        from shargain.demo.chaos.run import Chaos
+        with uninterrupted():
+            from shargain.demo.chaos.run import Chaos
 
         return Chaos(servers, seconds=options.seconds, seed=options.seed, stop=stop, say=_say).run()
 
@@ -62,7 +63,8 @@ def _run(folder: Path, options: argparse.Namespace, stop: PatientStop) -> dict[s
 def _measured(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     with Servers(folder) as servers:
         _set_up(servers)
-        from shargain.demo.chaos.outages import Outages
+        with uninterrupted():
+            from shargain.demo.chaos.outages import Outages
 
         return Outages(servers, subjects=options.subjects, say=_say).measure()
 
@@ -76,9 +78,10 @@ def _set_up(servers: Servers) -> None:
     os.environ["QUOTA_TIMEOUT_SECONDS"] = "0.25"
     os.environ["LOG_LEVEL"] = "WARNING"
     os.environ["DATABASE_URL"] = servers.postgres.url
-    import django
+    with uninterrupted():
+        import django
 
-    django.setup()
+        django.setup()
     os.environ["DATABASE_URL"] = servers.to_postgres.url
 
 
