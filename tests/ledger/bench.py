@@ -92,7 +92,9 @@ class Bench:
         return ExactQuota(self.counters, self.ledger)
 
     def interpose(self) -> Interposed:
-        """From here on the counters' scripts can be preceded by something else."""
+        """From here on the counters' scripts can be preceded by something else. What travels unanswered, as a
+        settle does, arrives first: the new connection does not wait for it."""
+        self.counters.flush()
         self.counters.connection = Interposed(self.counters.connection.client)
         return self.counters.connection
 

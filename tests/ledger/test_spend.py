@@ -154,8 +154,6 @@ class TestDenial:
     def test_full_costs_no_absorb(self, bench: Bench, absorbed: Callable[..., int]) -> None:
         quota = absorbed(3)
         bench.spend(3)
-        # Its settle travels unanswered: until it has arrived, what is left is held and not used.
-        bench.counters.flush()
         redis = bench.interpose()
         redis.before["absorb"] = [lambda: pytest.fail("absorbed")]
         assert bench.spend(1) == Spent(0, 1, Usage(quota, 3, used=3, held=0))
@@ -498,6 +496,8 @@ class TestRememberedFull:
     ) -> Interposed:
         self.quota = absorbed(2)
         bench.spend(2)
+        # Its settle travels unanswered: until it has arrived, what is left is held and not used.
+        bench.counters.flush()
         bench.counters = Counters(
             bench.counters.connection.client,
             namespace=bench.counters.keys.namespace,
