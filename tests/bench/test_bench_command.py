@@ -23,11 +23,12 @@ def found(median: float) -> dict[str, Any]:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    """The command on a folder of documents of its own, where measuring finds a number that is given."""
+    """The command on a folder of documents of its own, where measuring finds numbers that are given."""
     monkeypatch.setattr("shargain.stopping.PatientStop.listen", lambda _self: None)
 
-    def run(*arguments: str, finds: float) -> int:
-        monkeypatch.setattr(command, "run_cases", lambda *_: found(finds))
+    def run(*arguments: str, finds: float, then: float | None = None) -> int:
+        medians = iter([finds, finds if then is None else then])
+        monkeypatch.setattr(command, "run_cases", lambda *_: found(next(medians)))
         return command.main([*arguments, "--docs", str(tmp_path)])
 
     return run
@@ -46,8 +47,18 @@ def test_a_run_that_is_worse_than_the_record_fails_and_says_by_what(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run("--record", finds=3.5)
-    assert run("--check", finds=4.3) == 1
-    assert f"WORSE {CASE}: {FIGURE} is 4.3" in capsys.readouterr().out
+    assert run("--check", finds=4.3, then=4.4) == 1
+    assert f"WORSE {CASE}: {FIGURE} is 4.4" in capsys.readouterr().out
+
+
+def test_what_is_worse_once_and_not_when_it_is_measured_again_passes_and_is_told(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("--record", finds=3.5)
+    assert run("--check", finds=4.3, then=3.5) == 0
+    said = capsys.readouterr().out
+    assert f"Worse, and measured again: {CASE}: {FIGURE} is 4.3" in said
+    assert said.endswith("None is worse.\n")
 
 
 def test_a_check_without_a_record_measures_nothing(

@@ -32,7 +32,7 @@ def test_a_figure_may_be_worse_by_its_slack_and_no_more(
 def test_what_is_worse_is_named_with_its_numbers() -> None:
     (sentence,) = record.worse(
         a_record(ours_over_theirs=figure(2.0)), a_record(ours_over_theirs=figure(1.0))
-    )
+    ).values()
     assert "duel: ours over theirs is 1.0 (0.9-1.1), below 1.6" in sentence
     assert "recorded were 2.0, with a slack of 20%" in sentence
 
@@ -42,25 +42,25 @@ def test_what_depends_on_the_machine_is_not_compared() -> None:
         a_record(speed=figure(1000.0, slack=None)),
         a_record(speed=figure(1.0, slack=None)),
     )
-    assert record.worse(recorded, now) == []
+    assert record.worse(recorded, now) == {}
     assert record.compared(recorded, now) == 0
 
 
 def test_a_figure_that_is_gone_is_worse() -> None:
-    (sentence,) = record.worse(a_record(ratio=figure(2.0)), a_record())
+    (sentence,) = record.worse(a_record(ratio=figure(2.0)), a_record()).values()
     assert "ratio was 2.0 and is not measured any more" in sentence
 
 
 def test_another_mode_may_measure_less() -> None:
     recorded = a_record("full", ratio=figure(2.0), more=figure(3.0))
     now = a_record("quick", ratio=figure(2.0))
-    assert record.worse(recorded, now) == []
+    assert record.worse(recorded, now) == {}
     assert record.compared(recorded, now) == 1
 
 
 def test_a_case_that_is_new_has_nothing_to_be_compared_with() -> None:
     recorded = {**a_record(), "cases": {}}
-    assert record.worse(recorded, a_record(ratio=figure(0.1))) == []
+    assert record.worse(recorded, a_record(ratio=figure(0.1))) == {}
 
 
 def test_a_part_takes_the_place_of_its_cases() -> None:

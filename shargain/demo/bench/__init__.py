@@ -117,7 +117,7 @@ class Bench(Protocol):
     """What a case gets. Servers and folder are its own, and go when it ends."""
 
     is_full: bool
-    """Whether all of it is wanted, or what two minutes for all cases allow."""
+    """Whether all of it is wanted, or what three minutes for all cases allow."""
     rounds: int
     """Interleaved rounds of a comparison: odd."""
     folder: Path

@@ -2,9 +2,9 @@
 
     scripts/bench [quick|full] [--only CASE ...] [--json FILE] [--check] [--record] [--list]
 
-On servers of its own. `--check` compares the ratios with those in docs/benchmarks.json, and ends with status 1
-where one is worse beyond its slack; `--record` keeps what was measured there, and writes docs/benchmarks.md
-and its plots from it.
+On servers of its own. `--check` compares the ratios with those in docs/benchmarks.json, measures the cases again
+where one is worse beyond its slack, and ends with status 1 where one is so both times; `--record` keeps what was
+measured there, and writes docs/benchmarks.md and its plots from it.
 """
 
 import argparse
@@ -36,8 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     PatientStop().listen()
     try:
         recorded = record.read(_recorded(options.docs)) if options.check else None
-        names = _chosen(cases, options)
-        found = record.new(run_cases(names, options.mode, options.state, _say))
+        found = _measure(_chosen(cases, options), options)
         return _judge(cases, found, recorded, options)
     except (CaseError, RecordError, ServerError, ProcessError, OSError) as error:
         print(error, file=sys.stderr)
@@ -54,24 +53,34 @@ def _chosen(cases: Mapping[str, Case], options: argparse.Namespace) -> list[str]
     return [name for name, case in cases.items() if case.is_quick or options.mode == "full"]
 
 
+def _measure(names: Sequence[str], options: argparse.Namespace) -> Record:
+    return record.new(run_cases(names, options.mode, options.state, _say))
+
+
 def _judge(
     cases: Mapping[str, Case], found: Record, recorded: Record | None, options: argparse.Namespace
 ) -> int:
     print(document.terminal(cases, found))
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    is_worse = recorded is not None and not _check(recorded, found)
+    is_worse = recorded is not None and not _check(recorded, found, options)
     if options.record:
         _keep(cases, found, options.docs, is_part=bool(options.only))
     return 1 if is_worse else 0
 
 
-def _check(recorded: Record, found: Record) -> bool:
-    """Say what is worse than recorded; whether nothing is."""
-    sentences = record.worse(recorded, found)
+def _check(recorded: Record, found: Record, options: argparse.Namespace) -> bool:
+    """Say what is worse than recorded, twice in a row; whether nothing is."""
     print(f"\nCheck: {record.compared(recorded, found)} figures were compared with the record.")
-    print("\n".join(f"WORSE {sentence}" for sentence in sentences) or "None is worse.")
-    return not sentences
+    worse = record.worse(recorded, found)
+    if worse:
+        # One median in many lies beyond its slack by the machine's doing alone.
+        print("\n".join(f"Worse, and measured again: {sentence}" for sentence in worse.values()))
+        cases = list(dict.fromkeys(case for case, _ in worse))
+        again = record.worse(recorded, _measure(cases, options))
+        worse = {figure: sentence for figure, sentence in again.items() if figure in worse}
+    print("\n".join(f"WORSE {sentence}" for sentence in worse.values()) or "None is worse.")
+    return not worse
 
 
 def _keep(cases: Mapping[str, Case], found: Record, docs: Path, *, is_part: bool) -> None:
@@ -94,7 +103,7 @@ def parse(arguments: Sequence[str] | None, cases: Mapping[str, Case]) -> argpars
     )
     parser.add_argument(
         "mode", nargs="?", default="quick", choices=("quick", "full"),
-        help="quick takes about two minutes (the default), full half an hour",
+        help="quick takes about three minutes (the default), full half an hour",
     )  # fmt: skip
     parser.add_argument("--only", nargs="+", choices=list(cases), metavar="CASE", help="see --list")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found there, too")

@@ -82,22 +82,24 @@ def merged(old: Record, recent: Record) -> Record:
     return {**recent, "cases": {**old["cases"], **recent["cases"]}}
 
 
-def worse(recorded: Record, recent: Record) -> list[str]:
-    """A sentence for each figure that is worse than recorded beyond its slack, or that is no longer measured.
+def worse(recorded: Record, recent: Record) -> dict[tuple[str, str], str]:
+    """A sentence for each figure, by case and name, that is worse beyond its slack, or is no longer measured.
 
     Only figures with a slack are compared, and only those of cases that both records have.
     """
-    sentences: list[str] = []
+    sentences: dict[tuple[str, str], str] = {}
     for name, found in recent["cases"].items():
         before = recorded["cases"].get(name, {"figures": {}, "mode": ""})
         for figure, old in before["figures"].items():
             now = found["figures"].get(figure)
             if now is not None:
-                sentences += _judged(f"{name}: {figure}", old, now)
+                sentence = _judged(old, now)
             elif old["slack"] is not None and found["mode"] == before["mode"]:
-                sentences.append(
-                    f"{name}: {figure} was {old['median']} and is not measured any more"
-                )
+                sentence = f"was {old['median']} and is not measured any more"
+            else:
+                continue
+            if sentence:
+                sentences[name, figure] = f"{name}: {figure} {sentence}"
     return sentences
 
 
@@ -111,18 +113,19 @@ def compared(recorded: Record, recent: Record) -> int:
     )
 
 
-def _judged(name: str, old: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+def _judged(old: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     slack = now["slack"]
     if slack is None:
-        return
+        return None
     is_higher_better = now["better"] == "higher"
     limit = old["median"] * (1 - slack if is_higher_better else 1 + slack)
-    if now["median"] < limit if is_higher_better else now["median"] > limit:
-        word = "below" if is_higher_better else "above"
-        yield (
-            f"{name} is {now['median']} ({now['low']}-{now['high']}), {word} {limit:.3g}: "
-            f"recorded were {old['median']}, with a slack of {slack:.0%}"
-        )
+    if now["median"] >= limit if is_higher_better else now["median"] <= limit:
+        return None
+    word = "below" if is_higher_better else "above"
+    return (
+        f"is {now['median']} ({now['low']}-{now['high']}), {word} {limit:.3g}: "
+        f"recorded were {old['median']}, with a slack of {slack:.0%}"
+    )
 
 
 def verdicts(
