@@ -5,6 +5,8 @@ import pytest
 from django.db import connection
 
 from quota_redis.django.engine import counters
+from shargain.offers.services.offer_creation import batch_decided
+from shargain.usage import activity
 
 
 @pytest.fixture
@@ -15,6 +17,22 @@ def quota_db(transactional_db: None) -> Iterator[None]:
     yield
     counters().flush()
     connection.close_if_unusable_or_obsolete()
+
+
+@pytest.fixture
+def usage_buffer(monkeypatch: pytest.MonkeyPatch) -> activity.Buffer:
+    """Where this process counts what becomes of offers; no timer writes that down, nor one of another test."""
+    buffer = activity.Buffer(flush_seconds=3600)
+    monkeypatch.setattr(activity, "buffer", buffer)
+    return buffer
+
+
+@pytest.fixture
+def counting_offers(usage_buffer: activity.Buffer) -> Iterator[None]:
+    """As in a web process or a worker, which count what becomes of offers."""
+    batch_decided.connect(activity.count_batch, dispatch_uid="shargain.usage")
+    yield
+    batch_decided.disconnect(dispatch_uid="shargain.usage")
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The page of one quota: what it says, how it looks ahead, how it repairs, and what it costs."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from html import unescape
 from typing import Any
@@ -20,7 +20,6 @@ from shargain.console.quota_page import MAX_EDITS
 from shargain.offers.models import OfferQuota, ScrapingTarget
 from shargain.offers.services.edits import recorded
 from shargain.offers.services.errors import ServiceUnavailable
-from shargain.offers.services.offer_creation import batch_decided
 from shargain.offers.services.quota import QuotaInfo, QuotaService
 from shargain.usage import activity
 
@@ -154,23 +153,15 @@ class TestHead:
         assert admin_client.get(page_of(quota)).status_code == 503
 
 
+@pytest.mark.usefixtures("counting_offers")
 class TestCharts:
-    @pytest.fixture(autouse=True)
-    def counting(self) -> Iterator[None]:
-        """As in a web process, which counts what becomes of offers."""
-        activity.buffer.forget()
-        batch_decided.connect(activity.count_batch, dispatch_uid="shargain.usage")
-        yield
-        batch_decided.disconnect(dispatch_uid="shargain.usage")
-        activity.buffer.forget()
-
     def test_are_svg_with_words_and_a_table_and_without_script(
         self, admin_client: Client, new_quota: NewQuota, spend: Spend
     ) -> None:
         quota = new_quota(400)
         spend(30)
         QuotaService().sync()
-        assert activity.buffer.flush()
+        assert activity.flush()
 
         html = text_of(admin_client, page_of(quota))
 

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shargain.offers.models import Offer
+from shargain.usage.models import OfferCount
 
 from .conftest import Party
 from .server import HOST, Server, request, serve, statuses
@@ -26,8 +27,11 @@ def server(
 ) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("web")
     (folder / "tmp").mkdir()
-    with django_db_blocker.unblock(), serve(folder, TMPDIR=str(folder / "tmp")) as started:
-        yield started
+    with django_db_blocker.unblock():
+        with serve(folder, TMPDIR=str(folder / "tmp")) as started:
+            yield started
+        # The server writes these when it ends, after the last test has left the tables empty.
+        OfferCount.objects.all().delete()
 
 
 def batch(number: int) -> bytes:

@@ -41,13 +41,7 @@ def each_sum() -> list[list[int]]:
     return [sums(step) for step in (Resolution.MINUTE, Resolution.HOUR, Resolution.DAY)]
 
 
-@pytest.fixture
-def lame() -> Buffer:
-    """One that flushes only when it is told to."""
-    return Buffer(flush_seconds=3600)
-
-
-@pytest.mark.usefixtures("counting")
+@pytest.mark.usefixtures("counting_offers")
 class TestCounting:
     def test_what_becomes_of_batches_is_counted_in_each_resolution(
         self, target: ScrapingTarget, create: Create
@@ -116,8 +110,8 @@ def test_nothing_counts_where_no_role_has_begun_to(create: Create) -> None:
     assert not OfferCount.objects.exists()
 
 
+@pytest.mark.usefixtures("usage_buffer")
 def test_roles_count_once_however_often_they_begin(create: Create) -> None:
-    activity.buffer.forget()
     try:
         roles.start()
         roles.start()
@@ -125,7 +119,6 @@ def test_roles_count_once_however_often_they_begin(create: Create) -> None:
         assert activity.flush()
     finally:
         batch_decided.disconnect(dispatch_uid="shargain.usage")
-        activity.buffer.forget()
     assert sums() == [1, 0, 0]
 
 
@@ -157,19 +150,19 @@ class TestBuffer:
             time.sleep(0.01)
         assert sums() == [1, 0, 0]
 
-    def test_threads_lose_nothing(self, lame: Buffer) -> None:
+    def test_threads_lose_nothing(self, usage_buffer: Buffer) -> None:
         def work() -> None:
             for number in range(500):
-                lame.add(number % 3, QUOTA, Counts(1, 2, 3))
+                usage_buffer.add(number % 3, QUOTA, Counts(1, 2, 3))
 
         threads = [threading.Thread(target=work) for _ in range(4)]
         for thread in threads:
             thread.start()
         for _ in range(5):
-            lame.flush()
+            usage_buffer.flush()
         for thread in threads:
             thread.join()
-        assert lame.flush()
+        assert usage_buffer.flush()
         assert each_sum() == [[2000, 4000, 6000]] * 3
 
     def test_processes_that_write_at_once_add_up(self) -> None:
@@ -187,7 +180,7 @@ class TestBuffer:
         assert each_sum() == [[1800, 0, 0]] * 3
 
     def test_what_is_written_is_not_written_again_where_the_rest_fails(
-        self, lame: Buffer, monkeypatch: pytest.MonkeyPatch
+        self, usage_buffer: Buffer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         write, written = activity._write, []
 
@@ -199,12 +192,12 @@ class TestBuffer:
 
         monkeypatch.setattr(activity, "FLUSH_ROWS", 3)
         for target in range(10):
-            lame.add(target, QUOTA, Counts(created=1))
+            usage_buffer.add(target, QUOTA, Counts(created=1))
         with monkeypatch.context() as patch:
             patch.setattr(activity, "_write", fail_at_the_third)
-            assert not lame.flush()
+            assert not usage_buffer.flush()
         assert sums() == [6, 0, 0]
-        assert lame.flush()
+        assert usage_buffer.flush()
         assert each_sum() == [[10, 0, 0]] * 3
 
     def test_it_is_bounded_and_drops_the_oldest_with_one_line(
@@ -237,22 +230,22 @@ class TestBuffer:
         kept = OfferCount.objects.filter(resolution=Resolution.DAY).order_by("target_id")
         assert list(kept.values_list("target_id", flat=True)) == [*range(10, 20), *range(100, 110)]
 
-    def test_a_callers_transaction_has_no_part_in_it(self, lame: Buffer) -> None:
-        lame.add(1, QUOTA, Counts(created=1))
+    def test_a_callers_transaction_has_no_part_in_it(self, usage_buffer: Buffer) -> None:
+        usage_buffer.add(1, QUOTA, Counts(created=1))
         with transaction.atomic():
-            assert lame.flush()
+            assert usage_buffer.flush()
             transaction.set_rollback(True)
         assert sums() == [1, 0, 0]
 
     def test_a_lock_that_somebody_holds_is_not_waited_for_for_ever(
-        self, lame: Buffer, monkeypatch: pytest.MonkeyPatch
+        self, usage_buffer: Buffer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(activity, "STATEMENT_SECONDS", 0.2)
-        lame.add(1, QUOTA, Counts(created=1))
+        usage_buffer.add(1, QUOTA, Counts(created=1))
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute("LOCK TABLE usage_offercount")
-            assert not lame.flush()
-        assert lame.flush()
+            assert not usage_buffer.flush()
+        assert usage_buffer.flush()
         assert sums() == [1, 0, 0]
 
     def test_a_child_does_not_write_what_its_parent_has_counted(self) -> None:
