@@ -5,8 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from uuid import uuid4
+from datetime import UTC, datetime
 
 import pytest
 import redis
@@ -14,15 +13,11 @@ from define_quotas import DefineQuota
 
 from quota_redis import (
     Counters,
-    Denied,
     Garbled,
     Granted,
     InvalidArgument,
-    NoQuota,
     Quota,
-    Reason,
     Reservation,
-    StateLost,
     Unavailable,
     Usage,
 )
@@ -159,123 +154,6 @@ def test_counters_that_nobody_closed_give_their_connections_back(redis_url: str)
         counters.define("team:7", Quota(id=1, limit=9, start=START))
         del counters
     client.close()
-
-
-class TestManyAtOnce:
-    def test_each_is_decided_on_its_own(
-        self, counters: Counters, define: DefineQuota, client: "redis.Redis"
-    ) -> None:
-        subjects = [define(limit, subject=f"team:{limit}") for limit in range(5)]
-        client.set(counters.keys.subject("bad"), "no hash")
-        wanted = [*((subject, 3) for subject in subjects), ("nobody", 1), ("bad", 1)]
-        *answers, nobody, bad = counters.reserve_many(wanted)
-        assert [getattr(answer, "amount", 0) for answer in answers] == [0, 1, 2, 3, 3]
-        assert isinstance(nobody, StateLost)
-        assert isinstance(bad, Garbled)
-        counters.settle_many((each, 1) for each in answers if isinstance(each, Reservation))
-        assert [counters.usage(subject)[1].used for subject in subjects] == [0, 1, 1, 1, 1]
-        assert not any(counters.snapshot(subject).holds for subject in subjects)
-
-    def test_consuming(self, counters: Counters, define: DefineQuota) -> None:
-        subjects = [define(limit, subject=f"team:{limit}") for limit in (2, 3)]
-        answers = counters.consume_many((subject, 3) for subject in subjects)
-        assert [type(answer) for answer in answers] == [Denied, Granted]
-
-    def test_more_than_are_sent_at_once(
-        self, counters: Counters, define: DefineQuota, client: "redis.Redis"
-    ) -> None:
-        subject = define(1000)
-        client.script_flush()
-        answers = counters.reserve_many([(subject, 1)] * 450)
-        held = [each.ranges[0][0] for each in answers if isinstance(each, Reservation)]
-        assert sorted(held) == list(range(1, 451))
-
-    def test_of_nobody(self) -> None:
-        assert Counters.from_url(NOBODY, namespace="api").reserve_many([]) == []
-
-    def test_an_outage_is_raised(self) -> None:
-        with pytest.raises(Unavailable):
-            Counters.from_url(NOBODY, namespace="api").reserve_many([("team:7", 1)])
-
-
-class TestRememberedFull:
-    def counters(self, redis_url: str, span: float) -> Counters:
-        return Counters.from_url(
-            redis_url,
-            namespace=f"full-{uuid4().hex[:20]}",
-            timeout=5,
-            remember_full=timedelta(seconds=span),
-        )
-
-    def test_it_is_not_asked_again(self, redis_url: str, memory_without_age: None) -> None:
-        counters = self.counters(redis_url, 1)
-        counters.define("team:7", Quota(id=1, limit=0, start=START))
-        assert isinstance(counters.consume("team:7"), Denied)
-        counters.connection.client.delete(counters.keys.subject("team:7"))
-        assert isinstance(counters.consume("team:7"), Denied)
-        assert isinstance(counters.reserve("team:7", 1), Denied)
-        counters.forget("team:7")
-        with pytest.raises(StateLost):
-            counters.consume("team:7")
-        counters.close()
-
-    def test_nothing_but_a_quota_that_is_used_up(self, redis_url: str) -> None:
-        counters = self.counters(redis_url, 1)
-        counters.define("team:7", Quota(id=1, limit=3, start=START))
-        assert isinstance(counters.consume("team:7", 5), Denied)
-        assert isinstance(counters.consume("team:7", 3), Granted)
-        counters.close()
-
-    def test_what_is_held_is_asked_for_again(self, redis_url: str) -> None:
-        counters = self.counters(redis_url, 1)
-        counters.define("team:7", Quota(id=1, limit=3, start=START))
-        hold = counters.reserve("team:7", 3)
-        assert isinstance(hold, Reservation)
-        assert counters.consume("team:7") == Denied(Reason.BUSY, Usage(1, 3, 0, 3))
-        counters.settle(hold, 2)
-        assert isinstance(counters.consume("team:7"), Granted)
-        counters.close()
-
-    def test_a_repeated_call_gets_its_answer(self, redis_url: str) -> None:
-        counters = self.counters(redis_url, 1)
-        counters.define("team:7", Quota(id=1, limit=3, start=START))
-        granted = counters.consume("team:7", 2, key="k")
-        held = counters.reserve("team:7", 1, hold_id="h")
-        assert isinstance(held, Reservation)
-        counters.settle(held, 1)
-        assert isinstance(counters.consume("team:7"), Denied)
-        assert counters.consume("team:7", 2, key="k") == granted
-        counters.close()
-
-    def test_an_edit_is_seen(self, redis_url: str) -> None:
-        counters = self.counters(redis_url, 1)
-        counters.define("team:7", Quota(id=1, limit=0, start=START))
-        assert isinstance(counters.consume("team:7"), Denied)
-        counters.define("team:7", Quota(id=1, limit=1, start=START))
-        assert isinstance(counters.consume("team:7"), Granted)
-        counters.close()
-
-    def test_it_ends_with_the_period(self, redis_url: str) -> None:
-        counters = self.counters(redis_url, 1)
-        end = datetime.now(UTC) + timedelta(milliseconds=300)
-        counters.define("team:7", Quota(id=1, limit=0, start=START, end=end))
-        answer = counters.consume("team:7")
-        assert isinstance(answer, Denied)
-        assert answer.changes_in_ms is not None
-        assert 0 <= answer.changes_in_ms <= 300
-        while datetime.now(UTC) < end + timedelta(milliseconds=20):
-            time.sleep(0.01)
-        assert isinstance(counters.consume("team:7"), NoQuota)
-        counters.close()
-
-    def test_it_can_be_turned_off(self, redis_url: str) -> None:
-        counters = self.counters(redis_url, 0)
-        counters.define("team:7", Quota(id=1, limit=0, start=START))
-        assert isinstance(counters.consume("team:7"), Denied)
-        counters.connection.client.delete(counters.keys.subject("team:7"))
-        with pytest.raises(StateLost):
-            counters.consume("team:7")
-        counters.close()
 
 
 def test_many_settlements_without_waiting(counters: Counters, define: DefineQuota) -> None:

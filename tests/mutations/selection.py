@@ -26,8 +26,16 @@ _FIRST = {
     "scripts/lua/unmark.lua": ("tests/ledger/test_sync.py", "tests/ledger/test_sync_at_scale.py"),
     "scripts/lua/": ("tests/core/test_reserve_and_settle.py", "tests/core/test_define.py"),
     "quota_redis/breaker.py": ("tests/core/test_breaker.py",),
-    "quota_redis/calls.py": ("tests/core/test_replies.py", "tests/core/test_connection.py"),
-    "quota_redis/connection.py": ("tests/core/test_connection.py",),
+    "quota_redis/calls.py": (
+        "tests/core/test_replies.py",
+        "tests/core/test_many_at_once.py",
+        "tests/core/test_recent.py",
+        "tests/core/test_connection.py",
+    ),
+    "quota_redis/connection.py": (
+        "tests/core/test_connection.py",
+        "tests/core/test_many_at_once.py",
+    ),
     "quota_redis/stock": ("tests/stocks/test_stock_book.py", "tests/stocks/test_stocks.py"),
     "quota_redis/wire.py": ("tests/core/test_connection.py",),
     "quota_redis/keys.py": ("tests/core/test_arguments.py",),

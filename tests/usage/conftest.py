@@ -5,11 +5,7 @@ from uuid import uuid4
 import pytest
 
 from shargain.offers.models import ScrapingTarget
-from shargain.offers.services.offer_creation import (
-    BatchResult,
-    NewOffer,
-    create_offers,
-)
+from shargain.offers.services.offer_creation import BatchResult, NewOffer, create_offers
 
 
 @pytest.fixture

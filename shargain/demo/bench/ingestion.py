@@ -204,7 +204,6 @@ def run(bench: Bench, *, processes: int) -> Result:
     # Each peer of each scenario makes its batches first, which takes longer than to post them. Rounds of
     # a quick run are as long as those that it is compared with: they end with stocks of the same size.
     rounds = min(bench.rounds, 7 if bench.is_full else 5)
-    part = 2 if processes == MANY else 1
     figures: dict[str, Figure] = {}
     tables = []
     with ExitStack() as stack:
@@ -215,7 +214,7 @@ def run(bench: Bench, *, processes: int) -> Result:
                 scenario,
                 list(PEERS) if bench.is_full else QUICK,
                 rounds,
-                scenario.batches // part,
+                scenario.batches // 2 if processes == MANY else scenario.batches,
             )
             figures |= figures_of(scenario, seen)
             tables.append(table_of(f"{scenario.name}, {processes} processes", seen))
